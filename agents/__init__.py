@@ -1,0 +1,6 @@
+"""Agents by their name in `config.yaml`. To add one: its file, and a line here."""
+
+AGENTS = {
+    "iql": "agents.iql:IQL",
+    "sgiql": "agents.sgiql:SGIQL",
+}

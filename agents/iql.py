@@ -1,0 +1,140 @@
+"""Goal-conditioned implicit Q-learning with a deterministic DDPG+BC policy (EC-IQL on entity sets).
+
+Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy; spec: agents 2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agents.base import AgentContext, Metrics, pad_rows
+from agents.learner import Learner, flatten_parameters
+from agents.networks import EntityCritic, EntityPolicy, EntityValue, share_member
+from common.buffer import Batch
+from common.settings import setting
+
+
+@dataclass(frozen=True)
+class IQLSettings:
+    """Section `iql`."""
+
+    tau: float = setting(above=0.0, high=1.0)
+    alpha: float = setting(low=0.0)
+    expectile: float = setting(above=0.0, below=1.0)
+
+
+class IQL:
+    """V, two critics and a policy.
+
+    Reads of its section: tau, alpha, expectile.
+    Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
+    """
+
+    Settings = IQLSettings
+    name = "iql"
+
+    def __init__(self, settings: IQLSettings, context: AgentContext) -> None:
+        self.settings, self.context = settings, context
+        self.gamma = context.gamma
+        features, action_dim, size = context.shape[-1], context.action_dim, context.size
+        device = context.device
+        self.value = EntityValue(features, size).to(device)
+        self.critic = EntityCritic(2, features, action_dim, size).to(device)
+        self.target_critic = EntityCritic(2, features, action_dim, size).to(device)
+        self.policy = EntityPolicy(features, action_dim, size).to(device)
+        self.learners = {
+            "value": Learner(self.value, context.lr, context.grad_clip_norm),
+            "critic": Learner(self.critic, context.lr, context.grad_clip_norm),
+            "policy": Learner(self.policy, context.lr, context.grad_clip_norm),
+        }
+        self.target_critic.load_state_dict(self.critic.state_dict())
+        self.target_flat = flatten_parameters(self.target_critic.requires_grad_(False))
+        # The policy climbs the first critic only, and must not move it.
+        first = EntityCritic(1, features, action_dim, size).to(device)
+        self.first_critic = share_member(self.critic, first)
+
+    # --- losses ------------------------------------------------------------------------------
+
+    def value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """Expectile regression: L_V = E[ |tau_e - 1(u < 0)| u^2 ], u = min_i Q^_i(s,a,g) - V(s,g)."""
+        with torch.no_grad():
+            q = self.target_critic(batch.obs, batch.action, batch.value_goal).amin(dim=0)
+        v = self.value(batch.obs, batch.value_goal)
+        u = q - v
+        weight = torch.where(u < 0, 1 - self.settings.expectile, self.settings.expectile)
+        loss = (weight * u.square()).mean()
+        return loss, {"value/loss": loss, "value/mean": v.mean()}
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """L_Q = sum_i E[ (Q_i(s,a,g) - y)^2 ], y = clip(r + (1-done) gamma V(s',g), -1/(1-gamma), 0)."""
+        with torch.no_grad():
+            next_v = self.value(batch.next_obs, batch.value_goal)
+            y = batch.reward + (1 - batch.done) * self.gamma * next_v
+            y = y.clamp(-1 / (1 - self.gamma), 0)
+        q = self.critic(batch.obs, batch.action, batch.value_goal)  # (2, B)
+        loss = (q - y).square().mean(dim=1).sum()
+        return loss, {"critic/loss": loss, "critic/mean": q.mean(), "critic/target": y.mean()}
+
+    def policy_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
+        """L_pi = -E[ Q_1(s,pi,g) ] / sg(E|Q_1|) + alpha E[ (pi - a)^2 ], pi = pi(s,g)."""
+        action = self.policy(batch.obs, batch.policy_goal)
+        q = self.first_critic(batch.obs, action, batch.policy_goal)
+        ddpg = -q.mean() / (q.detach().abs().mean() + 1e-6)
+        imitation = F.mse_loss(action, batch.action)
+        loss = ddpg + self.settings.alpha * imitation
+        return loss, {"policy/loss": loss, "policy/q": q.mean(), "policy/imitation": imitation}
+
+    # --- learning ----------------------------------------------------------------------------
+
+    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
+        """One update on one batch, in the published order: V, Q, policy, target critics."""
+        metrics = self._minimise("value", *self.value_loss(batch))
+        metrics |= self._minimise("critic", *self.critic_loss(batch))
+        metrics |= self._minimise("policy", *self.policy_loss(batch))
+        self.target_flat.lerp_(self.learners["critic"].flat.detach(), self.settings.tau)
+        return metrics
+
+    def _minimise(self, name: str, loss: Tensor, metrics: Metrics) -> Metrics:
+        norm = self.learners[name].step(loss)
+        return {key: x.detach() for key, x in metrics.items()} | {f"{name}/grad_norm": norm}
+
+    # --- acting ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: Tensor,
+        goal: Tensor,
+        step: Tensor,
+        memory: Tensor,
+        generators: list[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Actions of R environments: (R, A) in [-1, 1], and their subgoals (R, *shape).
+
+        Args:
+            obs, goal: (R, *shape), normalised.
+            step: (R,) environment steps already done in each episode.
+            memory: (R, *shape) the subgoals that the last call returned (anything at step 0).
+            generators: one per environment, so that an episode's draws are its own.
+
+        Without subgoals the goal itself is pursued.
+        """
+        return self._follow(obs, goal), goal
+
+    def _follow(self, obs: Tensor, target: Tensor) -> Tensor:
+        return self.policy(pad_rows(obs), pad_rows(target))[: len(obs)]
+
+    # --- files -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """Everything that learning changes, as nested dictionaries of tensors."""
+        state = {name: learner.state_dict() for name, learner in self.learners.items()}
+        return state | {"target_critic": {"module": self.target_critic.state_dict()}}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state[name])
+        self.target_critic.load_state_dict(state["target_critic"]["module"])

@@ -1,0 +1,192 @@
+"""Transformer layers over small entity sets, several networks ("members") at once.
+
+Letters: K members of an ensemble (two critics; 1 for every other network), B batch, N entities,
+M context entities, E embedding width, H hidden width.
+
+Activations are laid out (K, N, B, E), entities *before* the batch: with a handful of entities and
+hundreds of rows the long, contiguous inner axis (B, E) is what makes elementwise work fast, and all
+K members share one call per operation. A network takes and returns the usual (B, N, D) at its border.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLOCK_STD = 0.02  # standard deviation of every Linear weight inside a transformer block
+NORM_EPS = 1e-6
+# Up to this many query-key pairs per head, attention as elementwise products beats batched matrix
+# products of a few rows each (measured on two CPU cores, forward and backward).
+PAIRWISE_LIMIT = 36
+
+
+class Linear(nn.Module):
+    """K affine maps side by side: (K, ..., fan_in) -> (K, ..., fan_out).
+
+    Args:
+        std: weights ~ N(0, std^2) and zero bias; `None` is torch's default initialisation,
+            U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both; 0 gives zeros.
+    """
+
+    def __init__(
+        self, members: int, fan_in: int, fan_out: int, bias: bool = True, std: float | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, fan_in, fan_out))
+        self.bias = nn.Parameter(torch.zeros(members, 1, fan_out)) if bias else None
+        if std is None:
+            bound = fan_in**-0.5
+            nn.init.uniform_(self.weight, -bound, bound)
+            if bias:
+                nn.init.uniform_(self.bias, -bound, bound)
+        else:
+            nn.init.normal_(self.weight, std=std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1, -2)  # (K, ..., in) -> (K, rows, in)
+        if self.bias is None:
+            out = torch.bmm(rows, self.weight)
+        else:
+            out = torch.baddbmm(self.bias, rows, self.weight)
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis with one affine map per member: (K, ..., E)."""
+
+    def __init__(self, members: int, width: int, eps: float = NORM_EPS) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, width))
+        self.bias = nn.Parameter(torch.zeros(members, width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape[-1:]
+        if len(x) == 1:  # one member: the affine map is part of the same kernel
+            return F.layer_norm(x, shape, self.weight[0], self.bias[0], self.eps)
+        per_member = (len(x),) + (1,) * (x.dim() - 2) + tuple(shape)  # (K, 1, ..., E)
+        x = F.layer_norm(x, shape, eps=self.eps)
+        return torch.addcmul(self.bias.view(per_member), x, self.weight.view(per_member))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """AdaLN: normalise without affine map, then `x * (1 + scale) + shift`."""
+    x = F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
+    return torch.addcmul(x + shift, x, scale)
+
+
+class MLP(nn.Sequential):
+    """Linear layers with GELU between them, optionally each GELU followed by a LayerNorm."""
+
+    def __init__(
+        self,
+        members: int,
+        widths: tuple[int, ...],
+        *,
+        std: float | None = None,
+        norm: bool = False,
+        final_gelu: bool = False,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            layers.append(Linear(members, fan_in, fan_out, std=std))
+            if i < len(widths) - 2 or final_gelu:
+                layers.append(nn.GELU())
+                if norm:
+                    layers.append(LayerNorm(members, fan_out))
+        super().__init__(*layers)
+
+
+class Attention(nn.Module):
+    """Multi-head attention, no bias in query, key, value and output projections.
+
+    Without a context the set attends to itself and the three projections are one product.
+    """
+
+    def __init__(self, members: int, width: int, heads: int, cross: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        if cross:
+            self.query = Linear(members, width, width, bias=False, std=BLOCK_STD)
+            self.key_value = Linear(members, width, 2 * width, bias=False, std=BLOCK_STD)
+        else:
+            self.query_key_value = Linear(members, width, 3 * width, bias=False, std=BLOCK_STD)
+        self.out = Linear(members, width, width, bias=False, std=BLOCK_STD)
+        # (heads, E) indicator: sums a width-E product over each head, or spreads a weight over it.
+        head_of = torch.arange(width) // (width // heads)
+        indicator = (head_of == torch.arange(heads)[:, None]).float()
+        self.register_buffer("indicator", indicator, persistent=False)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is None:
+            q, k, v = self.query_key_value(x).chunk(3, dim=-1)  # each (K, N, B, E)
+        else:
+            q = self.query(x)
+            k, v = self.key_value(context).chunk(2, dim=-1)  # each (K, M, B, E)
+        attend = self._pairwise if q.shape[1] * k.shape[1] <= PAIRWISE_LIMIT else self._batched
+        return self.out(attend(q, k, v))
+
+    def _pairwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q k / sqrt(d)) v through elementwise products: (K, N, B, E)."""
+        scale = (q.shape[-1] // self.heads) ** -0.5
+        scores = (q[:, :, None] * k[:, None]) @ (scale * self.indicator.T)  # (K, N, M, B, heads)
+        weights = scores.softmax(dim=2) @ self.indicator  # (K, N, M, B, E)
+        return (weights * v[:, None]).sum(dim=2)
+
+    def _batched(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same as one matrix product per row and head, for larger sets: (K, N, B, E)."""
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v)  # (K, B, heads, N, d)
+        return out.permute(0, 3, 1, 2, 4).flatten(-2)
+
+
+class Block(nn.Module):
+    """Pre-norm block `x + Attn(LN(x), ctx)`, then `x + MLP(LN(x))` (spec: EIT block).
+
+    Args:
+        hidden: hidden widths of the MLP.
+        cross: attend to a context, which is normalised by its own LayerNorm.
+        condition_std: `None` for plain LayerNorms; otherwise AdaLN, whose Linear(E, 6E) of the
+            condition has weights of this standard deviation (0: gates start closed).
+    """
+
+    def __init__(
+        self,
+        members: int,
+        width: int,
+        hidden: tuple[int, ...],
+        heads: int,
+        *,
+        cross: bool = False,
+        condition_std: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.attention = Attention(members, width, heads, cross)
+        self.mlp = MLP(members, (width, *hidden, width), std=BLOCK_STD)
+        self.norm_context = LayerNorm(members, width) if cross else None
+        if condition_std is None:
+            self.norm_attention = LayerNorm(members, width)
+            self.norm_mlp = LayerNorm(members, width)
+        else:
+            self.modulation = Linear(members, width, 6 * width, std=condition_std)
+        self.conditioned = condition_std is not None
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        """x (K, N, B, E), context (K, M, B, E) or None, condition (K, B, E) or None."""
+        if context is not None:
+            context = self.norm_context(context)
+        if not self.conditioned:
+            x = x + self._drop(self.attention(self.norm_attention(x), context))
+            return x + self._drop(self.mlp(self.norm_mlp(x)))
+        # Six vectors per row, the same for all its entities: (K, 1, B, E) each.
+        parts = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
+        attended = self.attention(modulate(x, shift_a, scale_a), context)
+        x = torch.addcmul(x, self._drop(attended), gate_a)
+        return torch.addcmul(x, self._drop(self.mlp(modulate(x, shift_m, scale_m))), gate_m)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -1,0 +1,54 @@
+"""One network with its optimiser, all its numbers in one flat tensor."""
+
+import torch
+from torch import Tensor, nn
+
+
+def flatten_parameters(module: nn.Module) -> Tensor:
+    """Move all parameters of `module` into one flat tensor, in place, and return it.
+
+    Each parameter becomes a view of it, so that one operation clips, steps or averages them all.
+    """
+    parameters = list(module.parameters())
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.data = part.view_as(p)
+    return flat
+
+
+class Learner:
+    """Adam on one network, its gradient clipped to `max_norm`.
+
+    Args:
+        module: the network, already on its device; its parameters become views of one tensor.
+        lr: learning rate. max_norm: bound on the Euclidean norm of the network's gradient.
+    """
+
+    def __init__(self, module: nn.Module, lr: float, max_norm: float) -> None:
+        self.module = module
+        self.max_norm = max_norm
+        self.flat = flatten_parameters(module).requires_grad_()
+        self.flat.grad = torch.zeros_like(self.flat)
+        sizes = [p.numel() for p in module.parameters()]
+        for p, part in zip(module.parameters(), self.flat.grad.split(sizes), strict=True):
+            p.grad = part.view_as(p)
+        self.adam = torch.optim.Adam([self.flat], lr=lr, fused=self.flat.device.type != "mps")
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Minimise `loss` by one step; returns the gradient's norm before clipping, ()."""
+        self.flat.grad.zero_()
+        loss.backward()
+        norm = torch.linalg.vector_norm(self.flat.grad)
+        self.flat.grad.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
+        self.adam.step()
+        return norm
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Parameters by name, and Adam's moments over all of them (empty before the first step)."""
+        return {"module": self.module.state_dict(), "adam": dict(self.adam.state[self.flat])}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Restore what `state_dict` returned."""
+        self.module.load_state_dict(state["module"])
+        moments = state.get("adam", {})
+        self.adam.state[self.flat] = {k: v.to(self.flat.device).clone() for k, v in moments.items()}

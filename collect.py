@@ -1,0 +1,41 @@
+"""Collect a dataset with an environment's scripted policies; `config.yaml` has all settings.
+
+python collect.py task=manipobj-v0 env_kwargs.manipobj.mode=data_collection \
+    env_kwargs.manipobj.num_cubes=3 dataset_name=my-cubes num_collect_episodes=100
+"""
+
+import shlex
+import sys
+
+from common.config import Config, hydra_main
+from common.errors import UserError
+from common.registry import lookup
+from datasets.collection import collect
+from envs import WORLDS
+
+
+def run(config: Config) -> None:
+    """Collect what `config` says; states always, images if `obs` is a kind made from images."""
+    from common.observations import IMAGE_KINDS  # here: workers import this file without torch
+
+    World = lookup(WORLDS, config.task, "task")
+    if "data_collection" not in config.world.mode:
+        key = f"env_kwargs.{World.section}.mode"
+        raise UserError(f"{key}={config.world.mode} collects nothing; set {key}=data_collection")
+    if config.dataset_name is None:
+        raise UserError("dataset_name is not given; set dataset_name=NAME")
+    collect(
+        World(config.world, max_episode_steps=config.max_episode_steps, multiview=config.multiview),
+        name=config.dataset_name,
+        data_dir=config.data_dir,
+        episodes=config.num_collect_episodes,
+        seed=config.seed,
+        settings=config.collect,
+        pixels=config.obs in IMAGE_KINDS,
+        workers=config.num_workers,
+        command=f"python {shlex.join(sys.argv)}",
+    )
+
+
+if __name__ == "__main__":
+    hydra_main(run)()

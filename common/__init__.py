@@ -1,0 +1,1 @@
+"""What every part shares: configuration, buffer, training and evaluation loops, files."""

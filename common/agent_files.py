@@ -1,0 +1,117 @@
+"""Agents and what they act in: built from settings, stored in checkpoints, loaded again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents import AGENTS
+from agents.base import AgentContext
+from common import checkpoint as files
+from common.config import Config, parse
+from common.errors import UserError
+from common.observations import Normaliser, Observation, make_observation
+from common.registry import lookup
+from envs import WORLDS
+from envs.base import World
+
+
+@dataclass
+class Setup:
+    """An agent with the world it acts in and the way it sees it."""
+
+    agent: Any
+    world: World
+    observation: Observation
+    normaliser: Normaliser
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors."""
+
+    path: Path
+    raw: dict[str, Any]
+    step: int
+    extra: dict[str, Any]
+    state: dict[str, Any]
+
+
+def make_world(config: Config) -> World:
+    """The world that the settings describe."""
+    return lookup(WORLDS, config.task, "task")(
+        config.world, max_episode_steps=config.max_episode_steps, multiview=config.multiview
+    )
+
+
+def make_setup(
+    config: Config, world: World, observation: Observation, normaliser: Normaliser
+) -> Setup:
+    """Build an untrained agent for a world; its device is the normaliser's."""
+    context = AgentContext(
+        shape=observation.shape,
+        action_dim=world.action_dim,
+        size=config.arch_eit,
+        gamma=config.gamma,
+        lr=config.lr,
+        grad_clip_norm=config.grad_clip_norm,
+        device=normaliser.mean.device,
+    )
+    torch.manual_seed(config.seed)  # of the initial parameters
+    agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)
+    return Setup(agent, world, observation, normaliser)
+
+
+def save_checkpoint(
+    path: Path,
+    config: Config,
+    setup: Setup,
+    step: int,
+    trainer: dict[str, Any],
+    extra: dict[str, Any],
+) -> None:
+    """Write everything that a run needs to go on, and all that evaluation needs, to one file."""
+    normaliser = {"mean": setup.normaliser.mean, "var": setup.normaliser.var}
+    nested = {"agent": setup.agent.state_dict(), "normaliser": normaliser, "trainer": trainer}
+    tensors, structure = files.flatten(nested)
+    meta = {"config": config.raw, "step": step, "extra": extra, "structure": structure}
+    files.save(path, tensors, meta)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU. Raises `UserError` if it is missing or damaged."""
+    tensors, meta = files.load(path)
+    state = files.unflatten(tensors, meta["structure"])
+    return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state)
+
+
+def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's parameters into the agent of `setup`."""
+    try:
+        setup.agent.load_state_dict(checkpoint.state["agent"])
+    except (RuntimeError, KeyError) as error:
+        trained = checkpoint.raw["agent"]
+        raise UserError(
+            f"{checkpoint.path} holds a {trained} agent whose parameters do not fit: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def load_agent(
+    path: Path, device: torch.device, configure: Callable[[dict[str, Any]], Config] = parse
+) -> tuple[Setup, Config, int]:
+    """Rebuild the agent of a checkpoint with its world, settings and number of updates.
+
+    Args:
+        configure: makes settings from the stored ones; evaluation changes some here.
+    """
+    checkpoint = load_checkpoint(path)
+    config = configure(checkpoint.raw)
+    world = make_world(config)
+    observation = make_observation(config.obs, world)
+    normaliser = Normaliser(**checkpoint.state["normaliser"]).to(device)
+    setup = make_setup(config, world, observation, normaliser)
+    restore_agent(setup, checkpoint)
+    return setup, config, checkpoint.step

@@ -1,0 +1,162 @@
+"""The offline dataset as flat tensors, and the law that draws transitions and goals from it.
+
+All episodes lie end to end; `first` holds each episode's first row, `length` its number of rows T:
+
+    row        0    1    2   ...  T-2  T-1 |  T  ...
+    episode    0    0    0         0    0  |  1
+    stored    s_0  s_1  s_2      s_T-2 s_T-1            the observation BEFORE action a_t
+    valid t    x    x    x         x    .               s_{t+1} must exist
+
+A batch costs a few index operations, whatever the episode length or the size of the dataset.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+
+RewardFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class GoalShares:
+    """Where goals come from; the three shares sum to one.
+
+    Attributes:
+        current: the next state. future: a later state of the episode. random: another episode's.
+        geometric: future goals lie Geometric(1 - gamma) steps ahead instead of uniformly.
+    """
+
+    current: float
+    future: float
+    random: float
+    geometric: bool
+
+
+@dataclass(frozen=True)
+class Indices:
+    """Rows of one batch, (B,) each."""
+
+    state: Tensor
+    value_goal: Tensor
+    policy_goal: Tensor
+    policy_subgoal: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B transitions with their goals; observations are normalised, (B, *shape).
+
+    Attributes:
+        action: (B, A). reward: (B,) of reaching `value_goal` at `next_obs`, in [-1, 0].
+        done: (B,) 1 where bootstrapping stops.
+    """
+
+    obs: Tensor
+    next_obs: Tensor
+    action: Tensor
+    reward: Tensor
+    done: Tensor
+    value_goal: Tensor
+    policy_goal: Tensor
+    policy_subgoal: Tensor
+
+
+class Buffer:
+    """Draws training batches.
+
+    Args:
+        obs: (R, *shape) normalised observations of all rows.
+        action: (R, A).
+        length: (E,) rows per episode, at least 3 each.
+        reward_rows: the dataset's columns, (R, ...) each, that `reward` reads.
+        reward: (rows of next states, rows of goals) -> (B,); `None` for the unsupervised reward, 0
+            iff the goal is the very next state, else -1.
+        value_goals, policy_goals: goal shares.
+        gamma: discount, the parameter of geometric goals.
+        subgoal_k: steps from a state to its subgoal (at most up to the goal).
+        done_signal: whether a reached goal ends bootstrapping.
+    """
+
+    def __init__(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        length: Tensor,
+        reward_rows: Mapping[str, Tensor],
+        reward: RewardFunction | None,
+        *,
+        value_goals: GoalShares,
+        policy_goals: GoalShares,
+        gamma: float,
+        subgoal_k: int,
+        done_signal: bool,
+    ) -> None:
+        if int(length.min()) < 3:
+            raise UserError(f"an episode has {int(length.min())} steps; training needs 3 or more")
+        if (value_goals.random or policy_goals.random) and len(length) < 2:
+            raise UserError("goals of other episodes were asked for, but there is one episode only")
+        self.obs, self.action, self.length = obs, action, length
+        self.first = torch.cumsum(length, 0) - length
+        self.reward_rows, self.reward = dict(reward_rows), reward
+        self.value_goals, self.policy_goals = value_goals, policy_goals
+        self.gamma, self.subgoal_k, self.done_signal = gamma, subgoal_k, done_signal
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def sample(self, size: int, generator: torch.Generator) -> Batch:
+        """One batch of `size` transitions."""
+        return self.gather(self.draw(size, generator))
+
+    def draw(self, size: int, generator: torch.Generator) -> Indices:
+        """Rows of a batch: an episode uniformly, then a transition uniformly inside it.
+
+        As published, an episode of T rows is first cut to T-1 of them, from row 0 or row 1 with
+        equal chance, so its outermost transitions count half; `last` is the cut's last row.
+        """
+        u = torch.rand(9, size, generator=generator, dtype=torch.float64, device=self.first.device)
+        episode = (u[0] * len(self.length)).long()
+        start = self.first[episode] + (u[1] < 0.5)
+        span = self.length[episode] - 1  # rows of the cut
+        state = start + (u[2] * (span - 1)).long()
+        last = start + span - 1
+        value_goal = self._draw_goals(self.value_goals, episode, state, last, u[3:6])
+        policy_goal = self._draw_goals(self.policy_goals, episode, state, last, u[6:9])
+        own = (policy_goal >= state) & (policy_goal <= last)  # a random goal bounds nothing
+        bound = torch.where(own, policy_goal, last)
+        return Indices(state, value_goal, policy_goal, torch.minimum(state + self.subgoal_k, bound))
+
+    def _draw_goals(
+        self, shares: GoalShares, episode: Tensor, state: Tensor, last: Tensor, u: Tensor
+    ) -> Tensor:
+        """Goal rows (B,) from three uniform draws per row, u (3, B): kind, place, episode."""
+        if shares.geometric:  # inverse of the geometric law's cumulative probability
+            steps = 1 + torch.floor(torch.log1p(-u[1]) / torch.log(torch.tensor(self.gamma)))
+            future = torch.minimum(state + steps.long(), last)
+        else:
+            future = torch.round((state + 1) * u[1] + last * (1 - u[1])).long()
+        goal = torch.where(u[0] < shares.current, state + 1, future)
+        if shares.random:
+            other = (episode + 1 + (u[2] * (len(self.length) - 1)).long()) % len(self.length)
+            anywhere = self.first[other] + (u[1] * self.length[other]).long()
+            goal = torch.where(u[0] >= shares.current + shares.future, anywhere, goal)
+        return goal
+
+    def gather(self, rows: Indices) -> Batch:
+        """The batch that lies at `rows`."""
+        size = len(rows.state)
+        following = rows.state + 1
+        wanted = (rows.state, following, rows.value_goal, rows.policy_goal, rows.policy_subgoal)
+        obs, next_obs, *goals = self.obs[torch.cat(wanted)].split(size)
+        if self.reward is None:
+            reward = (rows.value_goal == following).float() - 1
+        else:
+            reached = {name: column[following] for name, column in self.reward_rows.items()}
+            asked = {name: column[rows.value_goal] for name, column in self.reward_rows.items()}
+            reward = self.reward(reached, asked)
+        done = (reward == 0).float() if self.done_signal else torch.zeros_like(reward)
+        return Batch(obs, next_obs, self.action[rows.state], reward, done, *goals)

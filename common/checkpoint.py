@@ -1,0 +1,105 @@
+"""Checkpoints: one safetensors file each, tensors and JSON, no pickle."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import atomic_write
+
+FORMAT = "hecrl-checkpoint-1"
+
+
+def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any) -> None:
+    """Write tensors by name and `meta` (ready for JSON) to `path`, atomically."""
+    # Copies, because safetensors refuses tensors that share memory.
+    own = {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}
+    content = serialise(own, metadata={"format": FORMAT, "meta": json.dumps(meta)})
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def load(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> tuple[dict[str, Tensor], Any]:
+    """Return the tensors, on `device`, and the meta data of a file that `save` wrote.
+
+    States of generators belong on the CPU, whatever device they drew for.
+    Raises `UserError` if the file is missing, cut short or not a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}; train.py writes them into its run folder")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged or not a checkpoint ({error}); use another one, or remove it"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this code; expected format {FORMAT}")
+    return tensors, json.loads(header["meta"])
+
+
+def flatten(nested: Any) -> tuple[dict[str, Tensor], Any]:
+    """Split nested dictionaries, lists and tuples into tensors by name and the JSON around them.
+
+    In the JSON a tensor is `{"tensor": name}`, a tuple `{"tuple": [...]}` and a dictionary
+    `{"dict": [[key, value], ...]}`, so that integer keys and tuples survive; the rest is itself.
+    Raises `TypeError` for a value that JSON could not give back unchanged.
+    """
+    tensors: dict[str, Tensor] = {}
+    return tensors, _flatten(nested, "", tensors)
+
+
+def unflatten(tensors: Mapping[str, Tensor], structure: Any) -> Any:
+    """Return what `flatten` was given."""
+    if isinstance(structure, list):
+        return [unflatten(tensors, part) for part in structure]
+    if not isinstance(structure, dict):
+        return structure
+    ((kind, content),) = structure.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(unflatten(tensors, part) for part in content)
+    return {key: unflatten(tensors, part) for key, part in content}
+
+
+def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Move the tensors of `value` to `tensors`, named after where they were; return the rest."""
+    if isinstance(value, Tensor):
+        name = path or "value"
+        while name in tensors:  # {"a": {"b": x}, "a/b": y}
+            name += "'"
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[_key(k), _flatten(v, _at(path, k), tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        parts = [_flatten(v, _at(path, i), tensors) for i, v in enumerate(value)]
+        return {"tuple": parts} if isinstance(value, tuple) else parts
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path}: cannot store {type(value).__name__} in a checkpoint")
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, bool) or not isinstance(key, int | str):
+        raise TypeError(f"cannot store a dictionary with the key {key!r} in a checkpoint")
+    return key
+
+
+def _at(path: str, key: Any) -> str:
+    return f"{path}/{key}" if path else str(key)

@@ -1,0 +1,273 @@
+"""Every setting of the three scripts: its type and range. The defaults stand in `config.yaml`."""
+
+import dataclasses
+import functools
+import math
+import re
+import secrets
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agents import AGENTS
+from common import settings
+from common.arguments import check_arguments
+from common.errors import UserError
+from common.registry import load
+from common.settings import SettingError, setting
+from envs import WORLDS
+from envs.base import CollectSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+OBSERVATIONS = ("state", "ec_state", "ec_state_gen", "rgb", "dlp", "vqvae")
+LARGEST_SEED = 2**32 - 1
+_HYDRA_KEYS = ("defaults", "hydra")  # of config.yaml, not ours
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings at the top of `config.yaml`, but for those of `CollectSettings`."""
+
+    seed: int = setting(low=0, high=LARGEST_SEED)
+    device: str = setting(identity=False)
+    threads: int = setting(low=0, identity=False)
+
+    output_dir: str = setting(identity=False)
+    run_name: str | None = setting(identity=False)
+    save_agent: bool = setting(identity=False)
+    save_video: bool = setting(identity=False)
+
+    enable_wandb: bool = setting(identity=False)
+    wandb_project: str = setting(identity=False)
+    wandb_entity: str | None = setting(identity=False)
+    wandb_name_suffix: str = setting(identity=False)
+    wandb_silent: bool = setting(identity=False)
+
+    task: str = setting(choices=tuple(WORLDS))
+    obs: str = setting(choices=OBSERVATIONS)
+    multiview: bool = setting()
+    reward: str = setting(choices=("env", "unsupervised"))
+    done_signal: bool = setting()
+    gamma: float = setting(above=0, below=1)
+    max_episode_steps: int = setting(low=1)
+
+    data_dir: str = setting()
+    train_dataset_name: str = setting()
+    train_dataset_div: int = setting(low=1)
+
+    steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
+    batch_size: int = setting(low=1)
+    lr: float = setting(above=0)
+    grad_clip_norm: float = setting(above=0)
+    log_freq: int = setting(low=1)
+    checkpoint_freq: int = setting(low=1, identity=False)
+
+    p_curgoal_value: float = setting(low=0, high=1)
+    p_trajgoal_value: float = setting(low=0, high=1)
+    p_randgoal_value: float = setting(low=0, high=1)
+    geom_sample_value: bool = setting()
+    p_curgoal_policy: float = setting(low=0, high=1)
+    p_trajgoal_policy: float = setting(low=0, high=1)
+    p_randgoal_policy: float = setting(low=0, high=1)
+    geom_sample_policy: bool = setting()
+
+    eval_checkpoint: str | None = setting(identity=False)
+    eval_variant_name: str = setting(identity=False)
+    eval_freq: int = setting(low=1)
+    num_eval_episodes: int = setting(low=1)
+    num_eval_envs: int = setting(low=1, identity=False)
+    num_workers: int = setting(low=0, identity=False)
+    num_video_episodes: int = setting(low=0, identity=False)
+    video_frame_skip: int = setting(low=1, identity=False)
+
+    dataset_name: str | None = setting(identity=False)
+    num_collect_episodes: int = setting(low=1, identity=False)
+
+    agent: str = setting(choices=tuple(AGENTS))
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """All settings of one command, checked; sections of agents and worlds not chosen are left out.
+
+    `arch_eit` is the section of that name (`agents.networks.EITSettings`), `world` that of the
+    chosen task in `env_kwargs`, `agent_settings` that of the chosen agent; `collect` is for
+    `collect.py`; `raw` has all keys of `config.yaml` in a plain dictionary.
+    """
+
+    arch_eit: Any
+    world: Any
+    agent_settings: Any
+    collect: CollectSettings
+    raw: dict[str, Any]
+
+
+def parse(raw: Mapping[str, Any]) -> Config:
+    """Check a plain mapping with the keys of `config.yaml` and return it typed.
+
+    `seed=random` is replaced by a number, in `raw` of the result too. Sections of agents and
+    worlds that are not chosen are checked all the same. Raises `SettingError`.
+    """
+    plain = dict(raw)
+    if plain.get("seed") == "random":
+        plain["seed"] = secrets.randbelow(50_001)
+    checked = settings.build(_schema(), plain)
+    _check_together(checked)
+
+    def part(cls: type) -> dict[str, Any]:
+        return {field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)}
+
+    return Config(
+        **part(Options),
+        arch_eit=checked.arch_eit,
+        collect=CollectSettings(**part(CollectSettings)),
+        world=getattr(checked.env_kwargs, load(WORLDS[checked.task]).section),
+        agent_settings=getattr(checked, checked.agent),
+        raw=dataclasses.asdict(checked),
+    )
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return, by dotted key, the settings that decide what a training run computes and records."""
+    section = load(WORLDS[config.task]).section
+    parts = {
+        "arch_eit": config.arch_eit,
+        f"env_kwargs.{section}": config.world,
+        config.agent: config.agent_settings,
+    }
+    fields = [("", config, field) for field in dataclasses.fields(Options)]
+    fields += [
+        (path, part, field) for path, part in parts.items() for field in dataclasses.fields(part)
+    ]
+    return {
+        settings.join(path, field.name): getattr(part, field.name)
+        for path, part, field in fields
+        if field.metadata.get("identity", True)
+    }
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """Return the settings of `config.yaml` with overrides such as `"sgiql.alpha=0.2"`."""
+    from omegaconf import OmegaConf
+
+    defaults = OmegaConf.create({k: v for k, v in read_yaml().items() if k not in _HYDRA_KEYS})
+    changes = OmegaConf.from_dotlist(list(overrides))
+    return parse(OmegaConf.to_container(OmegaConf.merge(defaults, changes), resolve=True))
+
+
+def read_yaml(path: Path = ROOT / "config.yaml") -> dict[str, Any]:
+    """Read `config.yaml` as it stands; raise `UserError` with the line of a syntax error."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}, line {line}: {error.problem}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _schema() -> type:
+    """Return the dataclass of the whole of `config.yaml`, every agent's and world's section in."""
+    worlds = [load(target) for target in WORLDS.values()]
+    env_kwargs = dataclasses.make_dataclass(
+        "EnvKwargs", [(world.section, world.Settings) for world in worlds], frozen=True
+    )
+    # Loaded here, not at the top: worker processes import this module and do without torch.
+    agents = [(name, load(target).Settings) for name, target in AGENTS.items()]
+    eit = load("agents.networks:EITSettings")
+    return dataclasses.make_dataclass(
+        "Schema",
+        [("env_kwargs", env_kwargs), ("arch_eit", eit), *agents],
+        bases=(Options, CollectSettings),
+        frozen=True,
+    )
+
+
+def known_keys() -> list[str]:
+    """Return every dotted key that may be given, sections included."""
+    return _keys(_schema())
+
+
+def _keys(cls: type, path: str = "") -> list[str]:
+    keys = []
+    for name, kind in typing.get_type_hints(cls).items():
+        key = settings.join(path, name)
+        keys.append(key)
+        if dataclasses.is_dataclass(kind):
+            keys.extend(_keys(kind, key))
+    return keys
+
+
+def _check_together(options: Any) -> None:
+    """Check what one setting alone cannot show."""
+    for kind in ("value", "policy"):
+        names = [f"p_{goal}goal_{kind}" for goal in ("cur", "traj", "rand")]
+        total = sum(getattr(options, name) for name in names)
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise SettingError(f"{' + '.join(names)} is {total:g}; the three must sum to 1")
+    eit = options.arch_eit
+    if eit.embed_dim % 2 or eit.embed_dim % eit.n_head:
+        raise SettingError(
+            f"arch_eit.embed_dim={eit.embed_dim} does not fit arch_eit.n_head={eit.n_head}; "
+            "allowed: even multiples of the number of heads"
+        )
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options.device):
+        allowed = "auto, cpu, cuda, cuda:N, mps"
+        raise SettingError(f"device={options.device} is not known; allowed: {allowed}")
+    for name in ("run_name", "dataset_name", "train_dataset_name", "eval_variant_name"):
+        value = getattr(options, name)
+        if value and not re.fullmatch(r"\w[\w.+-]*", value):
+            raise SettingError(
+                f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
+            )
+
+
+def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
+    """Return the entry point of a script: read the command line, check it, call `run`.
+
+    A mistake of the user ends the script with one line on stderr and exit code 2.
+    """
+
+    @functools.wraps(run)
+    def job(composed: Any) -> None:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        # Hydra turns exceptions into tracebacks; SystemExit passes through it.
+        with _one_line_errors():
+            try:
+                raw = OmegaConf.to_container(composed, resolve=True)
+            except OmegaConfBaseException as error:
+                raise SettingError(str(error).splitlines()[0]) from error
+            run(parse(raw))
+
+    def main() -> None:
+        import hydra
+
+        with _one_line_errors():
+            read_yaml()
+            check_arguments(sys.argv[1:], known_keys())
+        hydra.main(config_path=str(ROOT), config_name="config", version_base=None)(job)()
+
+    return main
+
+
+class _one_line_errors:
+    """Context manager: a `UserError` becomes one line on stderr and exit code 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        if isinstance(error, KeyboardInterrupt):
+            print("\nstopped; the same command continues", file=sys.stderr)
+            raise SystemExit(130) from None

@@ -1,0 +1,53 @@
+"""Which device computes, and with how many threads."""
+
+import os
+import platform
+
+import torch
+
+from common.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `name` (auto, cpu, cuda, cuda:N or mps) stands for.
+
+    auto is the first of cuda, mps and cpu that is there. Raises `UserError` for an absent one.
+    """
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if _count(kind))
+    device = torch.device(name)
+    count = _count(device.type)
+    if (device.index or 0) >= count:
+        found = f"this machine has {count} {device.type} device{'s' * (count != 1)}"
+        raise UserError(f"device={name}: {found}; use device=auto or device=cpu")
+    return device
+
+
+def set_threads(threads: int) -> int:
+    """Let torch use this many CPU threads, 0 for all cores of the process; return the number."""
+    threads = threads or available_cores()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def describe_device(device: torch.device) -> dict[str, str | int]:
+    """Return the name of the device and the number of CPU threads, for the record of a run."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = platform.processor() or platform.machine()
+    return {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _count(kind: str) -> int:
+    """Return how many devices of a kind there are."""
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    return int(kind == "cpu" or (kind == "mps" and torch.backends.mps.is_available()))

@@ -1,0 +1,255 @@
+"""Evaluation: many environments in worker processes, one batched policy call per step.
+
+Episode i of a seed is the same episode with the same result whatever the number of environments and
+workers: its environment seed and its random generator come from (seed, i), and the row of an
+episode in a batch does not depend on the other rows.
+"""
+
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from common.device import available_cores
+from common.env_pool import EnvPool, Reply, Start, Step
+from common.observations import Normaliser, Observation
+from common.statistics import Interval, average, proportion
+from common.video import Clip
+from envs.base import World
+from envs.rendering import rendering_problem
+
+log = logging.getLogger(__name__)
+
+
+class Acting(Protocol):
+    """What evaluation needs of an agent. E episodes; everything is normalised."""
+
+    def act(
+        self,
+        obs: Tensor,  # (E, *shape)
+        goal: Tensor,  # (E, *shape)
+        step: Tensor,  # (E,) environment steps done
+        memory: Tensor,  # (E, *shape) the subgoals now pursued; the goals at step 0
+        generators: list[torch.Generator],  # one per episode, on the CPU
+    ) -> tuple[Tensor, Tensor]:  # actions (E, A) in [-1, 1] and the new memory
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of an evaluation.
+
+    Attributes:
+        rows: one per episode in order: `episode`, `seed` and the world's metrics.
+        summary: metric -> mean with its 95 % interval over the episodes.
+        clips: of the filmed episodes, in order.
+        env_steps, seconds: environment steps in all and wall time.
+    """
+
+    rows: list[dict[str, float | int]]
+    summary: dict[str, Interval]
+    clips: list[Clip]
+    env_steps: int
+    seconds: float
+
+    def figures(self) -> dict[str, float]:
+        """The summary as one flat row: `success`, `success_low`, `success_high`, ..."""
+        flat = {}
+        for name, interval in self.summary.items():
+            flat |= {name: interval.mean, f"{name}_low": interval.low}
+            flat[f"{name}_high"] = interval.high
+        return flat
+
+
+def episode_seeds(seed: int, episode: int) -> tuple[int, int]:
+    """Seeds of an episode's environment and of its agent's draws, 32 bits each."""
+    env_seed, agent_seed = np.random.SeedSequence([seed, episode]).generate_state(2)
+    return int(env_seed), int(agent_seed)
+
+
+def evaluate(
+    agent: Acting,
+    world: World,
+    observation: Observation,
+    normaliser: Normaliser,
+    *,
+    episodes: int,
+    seed: int,
+    num_envs: int,
+    workers: int,
+    videos: int = 0,
+    video_frame_skip: int = 3,
+    progress: bool = False,
+) -> Evaluation:
+    """Run episodes 0 to `episodes` - 1 of `seed` and measure them.
+
+    Args:
+        num_envs: environments at once. No influence on the results.
+        workers: processes that host them; 0 = one per core. No influence on the results.
+        videos: the first this many episodes are filmed, if the machine can render.
+        video_frame_skip: every this many steps a frame is drawn.
+        progress: show a progress bar with environment steps per second and time left.
+
+    Raises:
+        RuntimeError: an environment failed; the message names episode and seed.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes} must be at least 1")
+    began = time.monotonic()
+    films = _filmable(min(videos, episodes))
+    player = _Player(agent, observation, normaliser, world, seed, films, video_frame_skip)
+    total = episodes * world.max_episode_steps
+    pool_size = min(num_envs, episodes), workers or available_cores()
+    with (
+        EnvPool(world, *pool_size, pixels=observation.pixels) as pool,
+        tqdm(total=total, disable=not progress, desc="evaluate", unit="step") as bar,
+    ):
+        _run(player, pool, episodes, bar)
+    rows = [player.rows[i] for i in range(episodes)]
+    clips = [player.clips[i] for i in range(films)]
+    return Evaluation(rows, summarise(rows), clips, player.env_steps, time.monotonic() - began)
+
+
+def summarise(rows: list[dict[str, float | int]]) -> dict[str, Interval]:
+    """Mean and interval of each metric: Wilson's for `success`, bootstrap for the others."""
+    names = [name for name in rows[0] if name not in ("episode", "seed")]
+    columns = {name: [float(row[name]) for row in rows] for name in names}
+    return {
+        name: proportion(values) if name == "success" else average(values)
+        for name, values in columns.items()
+    }
+
+
+def _filmable(videos: int) -> int:
+    """How many of the episodes can be filmed: all, or none with a warning that says why."""
+    problem = rendering_problem() if videos else None
+    if problem:
+        log.warning("warning: no video, because this machine cannot render: %s", problem)
+        return 0
+    return videos
+
+
+def _run(player: "_Player", pool: EnvPool, episodes: int, bar: tqdm) -> None:
+    """Hand out the episodes in order, the filmed ones to the slots with a camera, until all end."""
+    filmed = deque(range(player.films))
+    plain = deque(range(player.films, episodes))
+    orders: dict[int, Start | Step] = {}
+    free = list(range(pool.num_envs))
+    while True:
+        for slot in free:
+            queue = filmed if slot in pool.camera_slots and filmed else plain
+            if queue:
+                orders[slot] = player.start(slot, queue.popleft())
+        if not orders:
+            return
+        replies = pool.exchange(orders)
+        steps = player.env_steps
+        free = [slot for slot, reply in replies.items() if player.take(slot, reply)]
+        bar.update(player.env_steps - steps)
+        orders = player.decide()
+
+
+@dataclass
+class _Episode:
+    """A running episode as the master sees it; tensors without a batch axis."""
+
+    index: int
+    seed: int
+    generator: torch.Generator
+    identities: Tensor
+    raw: np.ndarray | None = None  # newest observation of the environment
+    goal: Tensor | None = None
+    memory: Tensor | None = None
+    step: int = 0
+
+
+@dataclass
+class _Player:
+    """Plays the agent's part in all running episodes and gathers their results."""
+
+    agent: Acting
+    observation: Observation
+    normaliser: Normaliser
+    world: World
+    seed: int
+    films: int
+    frame_skip: int
+    live: dict[int, _Episode] = field(default_factory=dict)  # by slot
+    rows: dict[int, dict[str, float | int]] = field(default_factory=dict)  # by episode
+    clips: dict[int, Clip] = field(default_factory=dict)
+    env_steps: int = 0
+
+    def start(self, slot: int, index: int) -> Start:
+        """Begin episode `index` in `slot`."""
+        env_seed, agent_seed = episode_seeds(self.seed, index)
+        generator = torch.Generator().manual_seed(agent_seed)
+        identities = self.observation.identities(1, generator)[0]
+        self.live[slot] = _Episode(index, env_seed, generator, identities)
+        return Start(index, env_seed, film=index < self.films)
+
+    def take(self, slot: int, reply: Reply) -> bool:
+        """Note what a slot replied; whether its episode is over."""
+        episode = self.live[slot]
+        episode.raw = reply.observation
+        if reply.goal is not None:
+            episode.goal = episode.memory = self._encode([reply.goal], [episode])[0]
+            if episode.index < self.films:
+                self.clips[episode.index] = Clip(episode.index, reply.goal_frame)
+            return False
+        episode.step += 1
+        self.env_steps += 1
+        for view in reply.views:
+            self.clips[episode.index].add(view.frame, view.success)
+        if reply.metrics is None:
+            return False
+        metrics = {name: reply.metrics[name] for name in self.world.metrics}
+        self.rows[episode.index] = {"episode": episode.index, "seed": episode.seed} | metrics
+        del self.live[slot]
+        return True
+
+    @torch.inference_mode()
+    def decide(self) -> dict[int, Start | Step]:
+        """One step for every running episode, from one call of the agent."""
+        if not self.live:
+            return {}
+        episodes = list(self.live.values())
+        actions, memory = self.agent.act(
+            self._encode([episode.raw for episode in episodes], episodes),
+            torch.stack([episode.goal for episode in episodes]),
+            torch.tensor([episode.step for episode in episodes], device=self._device),
+            torch.stack([episode.memory for episode in episodes]),
+            [episode.generator for episode in episodes],
+        )
+        for episode, subgoal in zip(episodes, memory, strict=True):
+            episode.memory = subgoal
+        actions = actions.float().cpu().numpy()
+        return dict(zip(self.live, map(self._order, episodes, actions), strict=True))
+
+    def _order(self, episode: _Episode, action: np.ndarray) -> Step:
+        if episode.index >= self.films:
+            return Step(action)
+        return Step(action, episode.step % self.frame_skip == 0, self._shown(episode))
+
+    def _shown(self, episode: _Episode) -> np.ndarray | None:
+        """The subgoal of an episode as an environment state, (S,); images show none."""
+        if self.observation.pixels:
+            return None
+        subgoal = self.normaliser.inverse(episode.memory.unsqueeze(0))
+        return self.observation.decode(subgoal)[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def _encode(self, raw: list[np.ndarray], episodes: list[_Episode]) -> Tensor:
+        """Raw rows (S,) of E episodes -> what the agent sees, (E, *shape) on its device."""
+        rows = torch.from_numpy(np.stack(raw))
+        identities = torch.stack([episode.identities for episode in episodes])
+        return self.normaliser(self.observation.encode(rows, identities).to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.normaliser.mean.device

@@ -1,0 +1,55 @@
+"""Results of an evaluation as files and as a table."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.evaluation import Evaluation
+from common.files import atomic_write, write_json
+from common.video import save_grid, save_picture, strip
+
+
+def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> list[Path]:
+    """Write an evaluation into its folder and return the files.
+
+    `metrics.json` (the summary with intervals, and `about`), `episodes.csv` (a row per episode);
+    of filmed episodes `video.mp4` and `strip.png`, which shows the first one that succeeded.
+    """
+    paths = [folder / "metrics.json", folder / "episodes.csv"]
+    write_json(paths[0], metrics(result) | dict(about))
+    with atomic_write(paths[1]) as file:
+        file.write(_csv(result.rows).encode())
+    if result.clips:
+        paths += [folder / "video.mp4", folder / "strip.png"]
+        save_grid(paths[2], result.clips)
+        reached = [clip for clip in result.clips if clip.successes[-1]]
+        save_picture(paths[3], strip((reached or result.clips)[0]))
+    return paths
+
+
+def metrics(result: Evaluation) -> dict[str, Any]:
+    """The summary and its cost, ready for JSON."""
+    return {
+        "summary": {name: interval.as_dict() for name, interval in result.summary.items()},
+        "episodes": len(result.rows),
+        "env_steps": result.env_steps,
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def table(result: Evaluation) -> str:
+    """The summary as lines of text."""
+    lines = [f"{'metric':18}{'mean':>10}   95 % interval"]
+    for name, interval in result.summary.items():
+        lines.append(f"{name:18}{interval.mean:10.3f}   {interval.low:.3f} to {interval.high:.3f}")
+    return "\n".join(lines)
+
+
+def _csv(rows: list[dict[str, float | int]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,68 @@
+"""From a dataset on disk to a buffer of normalised observations."""
+
+import torch
+from torch import Tensor
+
+from common.buffer import Buffer, GoalShares
+from common.config import Config
+from common.errors import UserError
+from common.observations import Normaliser, Observation
+from datasets.store import Dataset
+from envs.base import World
+
+
+def load_training_data(
+    config: Config, world: World, observation: Observation, device: torch.device
+) -> tuple[Buffer, Normaliser]:
+    """Read the training episodes of `train_dataset_name` and fit the normaliser to them.
+
+    Raises `UserError` if the dataset is missing or of another environment, or holds NaN.
+    """
+    dataset = Dataset.open(config.data_dir, config.train_dataset_name, collect_command(config))
+    difference = world.compatible(dataset.header)
+    if difference:
+        raise UserError(f"dataset {dataset.folder} does not fit: {difference}")
+    wanted = {observation.column, "actions", *world.reward_fields}
+    columns, length = dataset.load(sorted(wanted), div=config.train_dataset_div)
+    rows = {name: torch.from_numpy(column) for name, column in columns.items()}
+    for name, column in rows.items():
+        if not torch.isfinite(column).all():
+            raise UserError(f"dataset {dataset.folder} has NaN or infinity in column {name}")
+    length = torch.from_numpy(length)
+    obs = _encode(rows[observation.column], length, observation, config.seed)
+    normaliser = Normaliser.fit(obs)
+    buffer = Buffer(
+        normaliser(obs).to(device),
+        rows["actions"].to(device),
+        length.to(device),
+        {name: rows[name].to(device) for name in world.reward_fields},
+        world.reward if config.reward == "env" else None,
+        value_goals=_shares(config, "value"),
+        policy_goals=_shares(config, "policy"),
+        gamma=config.gamma,
+        subgoal_k=getattr(config.agent_settings, "subgoal_k", 1),
+        done_signal=config.done_signal,
+    )
+    return buffer, normaliser.to(device)
+
+
+def collect_command(config: Config) -> list[str]:
+    """The overrides of `collect.py` that make data for these settings, as far as they are known."""
+    world = config.world
+    known = [f"task={config.task}"]
+    if hasattr(world, "num_cubes"):
+        known.append(f"env_kwargs.manipobj.num_cubes={world.num_cubes}")
+    return known
+
+
+def _encode(raw: Tensor, length: Tensor, observation: Observation, seed: int) -> Tensor:
+    """All raw rows as observations, identities fixed per episode: (R, *shape)."""
+    generator = torch.Generator().manual_seed(seed)
+    identities = observation.identities(len(length), generator)
+    episodes = torch.repeat_interleave(torch.arange(len(length)), length)
+    return observation.encode(raw, identities[episodes])
+
+
+def _shares(config: Config, kind: str) -> GoalShares:
+    names = (f"p_curgoal_{kind}", f"p_trajgoal_{kind}", f"p_randgoal_{kind}")
+    return GoalShares(*(getattr(config, n) for n in (*names, f"geom_sample_{kind}")))

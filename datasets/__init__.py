@@ -1,0 +1,1 @@
+"""Datasets: episodes recorded by scripted policies, kept one file each (`store`, `collection`)."""

@@ -1,0 +1,287 @@
+"""Datasets on disk: a readable header and one HDF5 file per episode.
+
+    <data_dir>/<name>/header.json            what the data are and how they were made
+    <data_dir>/<name>/train/000000.h5 ...    training episodes
+    <data_dir>/<name>/val/000000.h5 ...      validation episodes
+
+An episode is the unit of commit: it is written under a temporary name and renamed when whole, so
+the files present are the state of a collection and nothing else has to be kept in step with them.
+Each file holds one array per column, all of T rows. Row t is what was seen before action t:
+
+    row              0     1    ...   T-1
+    observations    o_0   o_1   ...  o_{T-1}     o_T is not stored, so the last action has no
+    actions         a_0   a_1   ...  a_{T-1}     successor: T rows are T - 1 transitions
+    terminals        0     0    ...    1
+
+Every chunk carries a checksum (fletcher32), and the file format checks its own structure, so a
+damaged file is noticed when it is read.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import read_json
+
+FORMAT = "hecrl-dataset"
+FORMAT_VERSION = 1
+HEADER = "header.json"
+SPLITS = ("train", "val")
+CHUNK_ROWS = 50  # rows of one chunk at most ...
+CHUNK_BYTES = 2**20  # ... and its bytes: a reader of a few frames should not unpack hundreds
+
+Columns = Mapping[str, tuple[tuple[int, ...], Any]]  # name -> (shape of one row, dtype)
+
+
+def episode_path(folder: Path, split: str, index: int) -> Path:
+    """Where episode `index` of `split` lies in the dataset `folder`."""
+    return folder / split / f"{index:06d}.h5"
+
+
+class EpisodeWriter:
+    """Writes one episode row by row; a context manager that commits on success only.
+
+    Holds at most one chunk of rows per column in memory, whatever the length of the episode.
+    Leaving the block renames the file to `path`; leaving it by an exception removes it.
+    """
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.path = path
+        # The process id keeps a dying worker of a killed collection apart from its successor.
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._file = h5py.File(self._partial, "w", libver=("v110", "v110"), locking=False)
+        self._columns = {
+            name: _ColumnWriter(self._file, name, shape, np.dtype(dtype))
+            for name, (shape, dtype) in columns.items()
+        }
+        self.rows = 0
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row: a value for every column. Raises ValueError or TypeError if one misfits."""
+        if row.keys() != self._columns.keys():
+            raise ValueError(f"a row has {sorted(row)}, the columns are {sorted(self._columns)}")
+        for name, value in row.items():
+            self._columns[name].append(np.asarray(value))
+        self.rows += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with ExitStack() as cleanup:  # removes the partial file when the commit fails as well
+            cleanup.callback(self._partial.unlink, missing_ok=True)
+            cleanup.callback(self._file.close)
+            if kind is None:
+                self._commit()
+
+    def _commit(self) -> None:
+        if self.rows == 0:
+            raise ValueError(f"{self.path}: an episode without rows")
+        for column in self._columns.values():
+            column.flush()
+        self._file.close()
+        with open(self._partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self._partial, self.path)
+
+
+class _ColumnWriter:
+    """One growing array of an episode file, written a whole chunk at a time."""
+
+    def __init__(self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        rows = int(np.clip(CHUNK_BYTES // max(row_bytes, 1), 1, CHUNK_ROWS))
+        # Frames shrink several times; state rows are small, and noise does not compress.
+        is_image = dtype == np.uint8 and len(shape) >= 3
+        packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+        self._dataset = file.create_dataset(
+            name,
+            shape=(0, *shape),
+            maxshape=(None, *shape),
+            chunks=(rows, *shape),
+            dtype=dtype,
+            fletcher32=True,
+            **(packing if is_image else {}),
+        )
+        self._name = name
+        self._buffer = np.empty((rows, *shape), dtype)
+        self._filled = 0
+
+    def append(self, value: np.ndarray) -> None:
+        if value.shape != self._buffer.shape[1:]:
+            expected = self._buffer.shape[1:]
+            raise ValueError(f"column {self._name}: a row has shape {value.shape}, not {expected}")
+        np.copyto(self._buffer[self._filled : self._filled + 1], value[None], casting="same_kind")
+        self._filled += 1
+        if self._filled == len(self._buffer):
+            self.flush()
+
+    def flush(self) -> None:
+        rows = self._buffer[: self._filled]
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            raise ValueError(f"column {self._name}: a value is not finite")
+        start = len(self._dataset)
+        self._dataset.resize(start + self._filled, axis=0)
+        if self._filled:
+            self._dataset[start:] = rows
+        self._filled = 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder and its header; reads whole episodes.
+
+    `header` keys: format, format_version, name; command (that made it); environment, settings,
+    multiview, max_episode_steps, versions (`World.describe`); seed; collection (settings of the
+    scripted policies); pixels; columns (name -> shape of a row, dtype); qpos_layout; episodes
+    (split -> number wanted); complete; and rows (split -> number) once complete.
+    """
+
+    folder: Path
+    header: dict[str, Any]
+
+    @classmethod
+    def open(cls, data_dir: str | Path, name: str, overrides: Sequence[str] = ()) -> "Dataset":
+        """Open the finished dataset `name` under `data_dir`.
+
+        `overrides` are the settings of `collect.py` the caller knows of; they complete the command
+        in the message. Raises UserError if the dataset is missing, incomplete or of a newer format.
+        """
+        folder = Path(data_dir) / name
+        if not (folder / HEADER).exists():
+            known = [*overrides, f"dataset_name={name}"]
+            if Path(data_dir) != Path("datasets/data"):
+                known.append(f"data_dir={data_dir}")
+            raise UserError(
+                f"no dataset {name} under {data_dir}; make it with `python collect.py "
+                f"{' '.join(known)} num_collect_episodes=...`"
+            )
+        dataset = cls(folder, read_header(folder))
+        dataset._require_complete()
+        return dataset
+
+    def episodes(self, split: str) -> list[int]:
+        """Indices of the episodes on disk, ascending."""
+        wanted = range(self.header["episodes"][split])
+        stored = (path.stem for path in (self.folder / split).glob("[0-9]*.h5"))
+        return sorted(int(stem) for stem in stored if stem.isdigit() and int(stem) in wanted)
+
+    def missing(self, split: str) -> list[int]:
+        """Indices of the episodes that are not collected yet, ascending."""
+        stored = set(self.episodes(split))
+        return [index for index in range(self.header["episodes"][split]) if index not in stored]
+
+    def progress(self) -> str:
+        """How much there is, for messages: "12 of 110 episodes"."""
+        have = sum(len(self.episodes(split)) for split in SPLITS)
+        return f"{have} of {sum(self.header['episodes'].values())} episodes"
+
+    def load(
+        self, columns: Sequence[str], split: str = "train", div: int = 1
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Read whole columns of the first 1/`div` of the episodes (whole ones, at least one).
+
+        Returns the columns, each a contiguous (R, ...) array of its stored dtype with the episodes
+        one after another, and the episodes' lengths (E,) int64, which sum to R.
+        """
+        indices = self.episodes(split)
+        if not indices:
+            raise UserError(f"dataset {self.folder} has no {split} episodes")
+        indices = indices[: max(1, len(indices) // div)]
+        # Filled in place up to the real number of rows: pages never touched take no memory.
+        capacity = len(indices) * self.header["max_episode_steps"]
+        arrays = {
+            name: np.empty((capacity, *self._shape(name)), self._dtype(name)) for name in columns
+        }
+        lengths = np.zeros(len(indices), np.int64)
+        start = 0
+        for i, index in enumerate(tqdm(indices, f"reading {self.folder.name}", delay=2, unit="ep")):
+            with self._open_episode(split, index, columns) as (stored, length):
+                for name, array in arrays.items():
+                    stored[name].read_direct(array, dest_sel=np.s_[start : start + length])
+            lengths[i] = length
+            start += length
+        return {name: array[:start] for name, array in arrays.items()}, lengths
+
+    def read_episode(
+        self, split: str, index: int, columns: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Columns (all by default) of one episode, each (T, ...)."""
+        names = self.header["columns"] if columns is None else columns
+        with self._open_episode(split, index, names) as (stored, _):
+            return {name: column[()] for name, column in stored.items()}
+
+    def lengths(self, split: str) -> np.ndarray:
+        """Rows of each episode on disk, (E,) int64, without reading the data."""
+        rows = []
+        for index in self.episodes(split):
+            with self._open_episode(split, index, ["terminals"]) as (_, length):
+                rows.append(length)
+        return np.array(rows, np.int64)
+
+    @contextmanager
+    def _open_episode(
+        self, split: str, index: int, columns: Sequence[str]
+    ) -> Iterator[tuple[dict[str, h5py.Dataset], int]]:
+        """The stored columns of an episode and its length; damage becomes a UserError."""
+        expected = {name: (self._shape(name), self._dtype(name)) for name in columns}
+        path = episode_path(self.folder, split, index)
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                stored = {name: file[name] for name in columns}
+                lengths = {len(column) for column in stored.values()}
+                if any((s.shape[1:], s.dtype) != expected[n] for n, s in stored.items()):
+                    raise ValueError("its columns are not those of the header")
+                if len(lengths) != 1 or not 0 < max(lengths) <= self.header["max_episode_steps"]:
+                    raise ValueError(f"its columns have {sorted(lengths)} rows")
+                yield stored, lengths.pop()
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}); delete it and collect that episode again with "
+                f"`{self.header['command']}`"
+            ) from error
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.header["columns"]:
+            hint = "; collect with obs=rgb to store images" if name == "observations" else ""
+            known = ", ".join(self.header["columns"])
+            raise UserError(f"dataset {self.folder} has no column {name} (it has {known}){hint}")
+        return tuple(self.header["columns"][name]["shape"])
+
+    def _dtype(self, name: str) -> np.dtype:
+        return np.dtype(self.header["columns"][name]["dtype"])
+
+    def _require_complete(self) -> None:
+        if any(self.missing(split) for split in SPLITS):
+            raise UserError(
+                f"dataset {self.folder} is incomplete: it has {self.progress()}; continue its "
+                f"collection with `{self.header['command']}`"
+            )
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """The header of the dataset in `folder`. Raises UserError if it is not one this code reads."""
+    path = folder / HEADER
+    header = read_json(path)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{path} is not the header of a dataset")
+    if header["format_version"] > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {header['format_version']}, this code reads up to "
+            f"{FORMAT_VERSION}; update the code or collect again"
+        )
+    return header

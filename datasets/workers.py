@@ -1,0 +1,212 @@
+"""The processes of a collection: a parent that deals out episodes, workers that record them.
+
+Every worker has its own pipe and asks for one episode after another. The pipe is also how either
+side notices that the other one ended, however it ended.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+import gymnasium as gym
+
+from common.errors import UserError
+
+REPORT_SECONDS = 0.2  # how often a worker reports its steps, and notices that the parent is gone
+STOP_SECONDS = 10.0  # time a worker has to notice it
+
+Job = tuple[str, int]  # split, episode
+
+
+class Recipe(Protocol):
+    """What the workers do; pickled to each of them."""
+
+    def make(self) -> gym.Env:
+        """Build a worker's environment, once."""
+
+    def record(self, env: gym.Env, job: Job) -> Iterator[int]:
+        """Record one episode to its file; yields the number of rows so far after each step."""
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM arrived; `number` says which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def run_jobs(
+    recipe: Recipe, jobs: Iterable[Job], count: int, on_steps: Callable[[int], object]
+) -> None:
+    """Record all `jobs` with `count` worker processes; `on_steps` hears of the steps done.
+
+    Call from the main thread. Raises Stopped on SIGINT or SIGTERM, and UserError, with the episode
+    and the reason, if a worker fails or dies. All workers have ended when it returns or raises.
+    """
+    with _stop_signals() as received:
+        try:
+            with _started(count, recipe) as workers:
+                _deal(workers, iter(jobs), on_steps, received)
+        except UserError:
+            if not received:  # a signal to the whole process group also ends the workers
+                raise
+    if received:
+        raise Stopped(received[0])
+
+
+def _deal(
+    workers: list["_Worker"],
+    jobs: Iterator[Job],
+    on_steps: Callable[[int], object],
+    received: list[int],
+) -> None:
+    """Answer the workers until all jobs are done or a signal is received."""
+    busy = {worker.connection: worker for worker in workers}
+    while busy and not received:
+        for connection in wait(list(busy), timeout=REPORT_SECONDS):
+            worker = busy[connection]
+            kind, value = worker.receive()
+            if kind == "failed":
+                raise UserError(f"{worker} failed: {value}")
+            if kind == "steps":
+                on_steps(value)
+            else:
+                worker.give(next(jobs, None))
+                if worker.job is None:
+                    del busy[connection]
+
+
+class _Worker:
+    """The parent's view of a worker: process, pipe, and the episode it was given."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, recipe), daemon=True)
+        self.job: Job | None = None
+        self.process.start()
+        theirs.close()  # so that the pipe ends when the worker does
+
+    def receive(self) -> tuple[str, Any]:
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError) as error:
+            self.process.join(STOP_SECONDS)
+            code = self.process.exitcode
+            hint = " (killed: often for lack of memory)" if code == -signal.SIGKILL else ""
+            raise UserError(f"{self} died with exit code {code}{hint}") from error
+
+    def give(self, job: Job | None) -> None:
+        self.job = job
+        with contextlib.suppress(OSError):  # the next receive notices a dead worker
+            self.connection.send(job)
+
+    def join(self) -> None:
+        self.process.join(STOP_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def __str__(self) -> str:
+        if self.job is None:
+            return "a worker that had no episode yet"
+        return f"the worker of {self.job[0]} episode {self.job[1]}"
+
+
+@contextlib.contextmanager
+def _started(count: int, recipe: Recipe) -> Iterator[list[_Worker]]:
+    """Worker processes; on leaving, their pipes close, which ends them."""
+    workers: list[_Worker] = []
+    try:
+        with _inherited():
+            for _ in range(count):
+                workers.append(_Worker(recipe))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.join()
+
+
+@contextlib.contextmanager
+def _inherited() -> Iterator[None]:
+    """What workers inherit: one thread each, and SIGINT ignored (Ctrl-C is the parent's affair)."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Gather SIGINT and SIGTERM in a list instead of dying of them."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(n, lambda number, _: received.append(number)) for n in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+class _ParentGone(Exception):
+    """The pipe is closed: the parent wants to stop, or died."""
+
+
+def _work(connection: Connection, recipe: Recipe) -> None:
+    """A worker: ask for episodes and record them until told None or the parent is gone."""
+    try:
+        env = recipe.make()
+        while job := _ask(connection):
+            _record(connection, recipe, env, job)
+        env.close()
+    except _ParentGone:
+        return
+    except Exception as error:  # whatever it is, the parent reports it with the episode
+        text = str(error)
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+            text = f"{type(error).__name__}: {text}"
+        with contextlib.suppress(_ParentGone):
+            _send(connection, ("failed", text))
+
+
+def _record(connection: Connection, recipe: Recipe, env: gym.Env, job: Job) -> None:
+    rows, reported, due = 0, 0, time.monotonic()
+    with contextlib.closing(recipe.record(env, job)) as steps:  # closes the file at once
+        for rows in steps:
+            if time.monotonic() >= due:
+                _send(connection, ("steps", rows - reported))
+                reported, due = rows, time.monotonic() + REPORT_SECONDS
+    _send(connection, ("steps", rows - reported))
+
+
+def _ask(connection: Connection) -> Job | None:
+    _send(connection, ("ready", None))
+    try:
+        return connection.recv()
+    except (EOFError, OSError) as error:
+        raise _ParentGone from error
+
+
+def _send(connection: Connection, message: tuple[str, Any]) -> None:
+    try:
+        connection.send(message)
+    except OSError as error:
+        raise _ParentGone from error

@@ -1,0 +1,22 @@
+"""The worlds by their name in `config.yaml`. To add one: its files, and a line here."""
+
+import gymnasium
+
+WORLDS = {
+    "manipobj-v0": "envs.manipobj:ManipObj",
+}
+
+# The gymnasium classes behind them: strings, so that no simulator is imported before it is used.
+GYMNASIUM_IDS = {
+    "manipobj-v0": "envs.manipobj_env:ManipObjEnv",
+}
+
+
+def register() -> None:
+    """Make the worlds known to `gymnasium.make`. Calling it again changes nothing."""
+    for name, entry_point in GYMNASIUM_IDS.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(id=name, entry_point=entry_point)
+
+
+register()

@@ -1,0 +1,158 @@
+"""The cube world (PPP-Cube): settings, rewards of stored rows, entities, metrics. No simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from common.settings import setting
+from envs import manipobj_rules as rules
+from envs.base import Collector, CollectSettings, World
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROBOT_JOINTS = 14  # columns of qpos before the first cube: six of the arm, eight of the gripper
+CUBE_JOINTS = 7  # columns of qpos per cube: xyz, quaternion wxyz
+
+
+@dataclass(frozen=True)
+class ManipObjSettings:
+    """Section `env_kwargs.manipobj`; see `envs.manipobj_env.ManipObjEnv`."""
+
+    mode: str = setting(choices=rules.MODES)
+    reward_mode: str = setting(choices=rules.REWARD_MODES)
+    num_cubes: int = setting(low=0, high=rules.MAX_CUBES)  # 0: not chosen yet
+    num_colors: int = setting(low=1, high=len(rules.PALETTE))
+    random_colors: bool = setting()
+    reward_scale: float = setting()
+    visualize_info: bool = setting()
+    terminate_at_goal: bool = setting()
+    width: int = setting(low=1)
+    height: int = setting(low=1)
+
+
+class ManipObj(World):
+    """One to six cubes and a robot arm; entity 0 is the arm.
+
+    Raises:
+        UserError: for a number of cubes outside 1 to 6, or an unknown mode or reward mode.
+    """
+
+    name = "manipobj-v0"
+    section = "manipobj"
+    Settings = ManipObjSettings
+    packages = ("ogbench", "mujoco", "dm_control", "gymnasium", "numpy")
+    metrics = ("success", "success_frac", "episode_reward", "episode_length", "interaction_rate")
+    reward_fields = ("qpos",)
+
+    def __init__(
+        self, settings: ManipObjSettings, *, max_episode_steps: int, multiview: bool = False
+    ) -> None:
+        rules.check(settings.mode, settings.reward_mode, settings.num_cubes)
+        super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
+        self.num_cubes = settings.num_cubes
+        self.state_dim = rules.AGENT_DIM + rules.CUBE_DIM * self.num_cubes
+        self.action_dim = 5
+        self.num_entities = self.num_cubes + 1
+        self.entity_dim = rules.AGENT_DIM
+        self.max_identities = rules.MAX_IDENTITIES
+        self.entity_names = ("agent", *(f"cube_{i}" for i in range(self.num_cubes)))
+
+    def make(self, pixels: bool = False) -> gym.Env:
+        """Return the environment; observations are images if `pixels`, else `states_clean`."""
+        from envs.manipobj_env import ManipObjEnv  # the simulator
+
+        env = ManipObjEnv(
+            **vars(self.settings),
+            ob_type="pixels" if pixels else "states_clean",
+            multiview=self.multiview,
+            render_mode="rgb_array",
+        )
+        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
+
+    def compatible(self, header: Mapping[str, Any]) -> str | None:
+        """Return None if data with this header fits, else what differs, in one line."""
+        if header["environment"] != self.name:
+            return f"the data is of environment {header['environment']}, not of {self.name}"
+        cubes = header["settings"]["num_cubes"]
+        if cubes != self.num_cubes:
+            return (
+                f"the data has {cubes} cubes (num_cubes={cubes}), "
+                f"this environment {self.num_cubes} (num_cubes={self.num_cubes})"
+            )
+        return None
+
+    def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and type of one row of every stored column."""
+        columns = {
+            "actions": ((self.action_dim,), "float32"),
+            "terminals": ((), "bool"),
+            "qpos": ((ROBOT_JOINTS + CUBE_JOINTS * self.num_cubes,), "float32"),
+            "state_observations": ((self.state_dim,), "float32"),
+        }
+        if pixels:
+            image = (self.settings.height, self.settings.width, 3)
+            columns["observations"] = ((2, *image) if self.multiview else image, "uint8")
+        return columns
+
+    def qpos_layout(self) -> dict[str, Any]:
+        """Return the columns of qpos by name: arm and gripper joints, then pose by pose."""
+        layout: dict[str, Any] = {"arm": [0, 6], "gripper": [6, ROBOT_JOINTS]}
+        for i in range(self.num_cubes):
+            start = ROBOT_JOINTS + CUBE_JOINTS * i
+            layout[f"cube_{i}_xyz"] = [start, start + 3]
+            layout[f"cube_{i}_quaternion_wxyz"] = [start + 3, start + CUBE_JOINTS]
+        return layout
+
+    def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
+        """Return the reward (B,) float32 for `qpos` (B, 14 + 7 N) of rows and goals.
+
+        The same formulas as the environment's own reward, see `rules.reward`.
+        """
+        distance = rules.distances(self._cubes(rows["qpos"]), self._cubes(goals["qpos"]))
+        return rules.reward(distance, self.settings.reward_mode, self.settings.reward_scale)
+
+    def _cubes(self, qpos: Tensor) -> Tensor:
+        """Return the cube positions (..., N, 3) of qpos (..., 14 + 7 N)."""
+        poses = qpos[..., ROBOT_JOINTS:].unflatten(-1, (self.num_cubes, CUBE_JOINTS))
+        return poses[..., :3]
+
+    def state_entities(self, state: Tensor) -> Tensor:
+        """Turn states (..., 6 + 5 N) into rows (..., N + 1, 6); cubes get a last column of zero."""
+        entities = state.new_zeros((*state.shape[:-1], self.num_entities, self.entity_dim))
+        agent, cubes = state[..., : rules.AGENT_DIM], state[..., rules.AGENT_DIM :]
+        entities[..., 0, :] = agent
+        cubes = cubes.unflatten(-1, (self.num_cubes, rules.CUBE_DIM))
+        entities[..., 1:, : rules.CUBE_DIM] = cubes
+        return entities
+
+    def entities_state(self, entities: Tensor) -> Tensor:
+        """Turn rows (..., N + 1, 6) back into states (..., 6 + 5 N); the padding is dropped."""
+        state = entities.new_empty((*entities.shape[:-2], self.state_dim))
+        state[..., : rules.AGENT_DIM] = entities[..., 0, :]
+        state[..., rules.AGENT_DIM :] = entities[..., 1:, : rules.CUBE_DIM].flatten(-2)
+        return state
+
+    def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
+        """Return the scripted pick-and-place and push agent; the mode must be a collection."""
+        from envs.manipobj_policies import ManipObjCollector
+
+        return ManipObjCollector(env.unwrapped, settings)
+
+    def summarise(
+        self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
+    ) -> dict[str, float]:
+        """Reduce one episode to `metrics`; success is that of the last step."""
+        last = history[-1]
+        moved = [bool(info["was_agent_object_interaction"]) for info in history]
+        return {
+            "success": float(last["success"]),
+            "success_frac": float(last["success_frac"]),
+            "episode_reward": float(sum(rewards)),
+            "episode_length": float(len(rewards)),
+            "interaction_rate": sum(moved) / len(moved),
+        }

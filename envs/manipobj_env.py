@@ -1,0 +1,278 @@
+"""The cube environment `manipobj-v0`: OGBench's, with heavier cubes and its own episodes.
+
+A UR5e arm with a Robotiq gripper moves one to six cubes on a table (20 actions a second). Robot,
+control, physics and observation vector are OGBench's `CubeEnv`; density of the cubes, start, goal,
+success, reward and cameras follow the HECRL benchmark (`envs/manipobj_rules.py`).
+
+Differs from the reference: everything random in an episode (colours, goal, settling actions,
+start, targets) is drawn from `np_random`, so `reset(seed=...)` reproduces all of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+
+from envs import manipobj_rules as rules
+from envs.manipobj_scene import CubeScene, yaw_angles
+from envs.rendering import without_backend
+
+with without_backend():
+    import mujoco
+
+OB_TYPES = ("states", "states_clean", "pixels")
+SETTLE_STEPS = 2  # control steps between placing the goal and recording it
+INFO_GHOST_ALPHA = 0.2  # of targets under visualize_info
+
+
+class ManipObjEnv(CubeScene):
+    """One to six cubes that a robot arm has to bring to goal positions.
+
+    Args:
+        mode: a key of `rules.GOALS` (reach a goal) or of `rules.TARGETS` (scripted collection).
+        ob_type: what `reset` and `step` return as observation: "states" (19 + 9 N,) float64,
+            "states_clean" (6 + 5 N,) float64, or "pixels" uint8 (height, width, 3), with
+            `multiview` (2, height, width, 3).
+        reward_mode: "sparse", "step" or "dense", see `rules.reward`.
+        num_cubes: N, from 1 to 6.
+        num_colors: kinds of goals in mode `task_sort`.
+        random_colors: draw N distinct colours each episode, else colour i for cube i.
+        reward_scale: factor of the dense reward.
+        terminate_at_goal: end the episode on success, else only the time limit ends it.
+        visualize_info: show the targets as translucent cubes in every frame.
+        multiview: frames of a front and a side camera instead of the front camera alone.
+        render_mode: None or "rgb_array".
+        width, height: size of one camera's image in pixels.
+        physics_timestep, control_timestep: seconds per simulation step and per action.
+
+    Raises:
+        UserError: for an unknown mode, reward mode or number of cubes, and by `reset`, `step`
+            and `render` if frames are wanted and cannot be drawn.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(
+        self,
+        mode: str = "task",
+        ob_type: str = "states",
+        reward_mode: str = "step",
+        num_cubes: int = 1,
+        num_colors: int = rules.MAX_CUBES,
+        random_colors: bool = False,
+        reward_scale: float = 1.0,
+        terminate_at_goal: bool = False,
+        visualize_info: bool = False,
+        multiview: bool = False,
+        render_mode: str | None = None,
+        width: int = 200,
+        height: int = 200,
+        physics_timestep: float = 0.002,
+        control_timestep: float = 0.05,
+    ) -> None:
+        rules.check(mode, reward_mode, num_cubes)
+        if ob_type not in OB_TYPES:
+            raise ValueError(f"ob_type must be one of {OB_TYPES}, not {ob_type!r}")
+        side = "side_pixels_stack" if mode in rules.STACK_MODES else "side_pixels"
+        super().__init__(
+            num_cubes,
+            ("front_pixels", side) if multiview else ("front_pixels",),
+            mode="task" if mode in rules.GOALS else "data_collection",
+            terminate_at_goal=terminate_at_goal,
+            visualize_info=visualize_info,
+            physics_timestep=physics_timestep,
+            control_timestep=control_timestep,
+            width=width,
+            height=height,
+        )
+        self.mode = mode
+        self.ob_type = ob_type
+        self.reward_mode = reward_mode
+        self.render_mode = render_mode
+        self.num_colors = num_colors
+        self._random_colors = random_colors
+        self._reward_scale = reward_scale
+        self._action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
+        self._observation_space = self._build_observation_space()
+
+    def _build_observation_space(self) -> gym.spaces.Box:
+        if self.ob_type == "pixels":
+            views = (len(self.cameras),) if len(self.cameras) > 1 else ()
+            shape = (*views, self._render_height, self._render_width, 3)
+            return gym.spaces.Box(0, 255, shape, np.uint8)
+        clean = self.ob_type == "states_clean"
+        agent, cube = (rules.AGENT_DIM, rules.CUBE_DIM) if clean else (19, 9)
+        return gym.spaces.Box(-np.inf, np.inf, (agent + cube * self.num_cubes,), np.float64)
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Relative effector xyz, yaw and gripper (5,), each in [-1, 1]; one object for ever."""
+        return self._action_space
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """Space of `ob_type`; one object for ever, and nothing is drawn to know it."""
+        return self._observation_space
+
+    # Episodes.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: seeds every draw of this episode and, in turn, of the following ones.
+            options: `{"render_goal": True}` adds a frame of the goal to the info.
+        """
+        # Not OGBench's reset: that draws a task from numpy's global generator.
+        gym.Env.reset(self, seed=seed)
+        if self._model is None:
+            self.compile_model_and_data()
+        mujoco.mj_resetData(self._model, self._data)
+        mujoco.mj_forward(self._model, self._data)
+        self._reset_next_step = False
+        self._render_goal = bool((options or {}).get("render_goal", False))
+        self.initialize_episode()
+        return self._observe(), self.get_reset_info()
+
+    def initialize_episode(self) -> None:
+        """Draw colours, goal (or first target) and start, in this order."""
+        self._success, self._success_frac, self._interaction = False, 0.0, False
+        self._cube_colors = self._draw_colors()
+        self._data.qpos[self._arm_joint_ids] = self._home_qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        if self.mode in rules.GOALS:
+            self._make_goal()
+        self.initialize_arm()
+        self._place_cubes(*rules.scattered(self.np_random, self.num_cubes))
+        self._show_ghosts()
+        self._remember()
+        mujoco.mj_forward(self._model, self._data)
+        self._measure()
+        self._prev_state = self._state
+        if self.mode in rules.TARGETS:
+            self.set_new_target(return_info=False)
+
+    def _draw_colors(self) -> np.ndarray:
+        """Return one palette colour per cube (N, 4)."""
+        if not self._random_colors:
+            return rules.PALETTE[: self.num_cubes]
+        chosen = self.np_random.choice(len(rules.PALETTE), self.num_cubes, replace=False)
+        return rules.PALETTE[chosen]
+
+    def _make_goal(self) -> None:
+        """Draw the goal, let it settle, record it, and bring the robot back home.
+
+        The settled cubes differ from the targets, which stay ideal, by about 1e-4 m.
+        """
+        home = self._data.qpos.copy(), self._data.qvel.copy()
+        self.initialize_arm()
+        positions, yaws = rules.GOALS[self.mode](self.np_random, self.num_cubes)
+        self._place_cubes(positions, yaws)
+        self._place_targets(positions, yaws)
+        mujoco.mj_forward(self._model, self._data)
+        for _ in range(SETTLE_STEPS):
+            self._simulate(self.np_random.uniform(-1.0, 1.0, self._action_space.shape))
+        self._measure()
+        self._goal = {
+            "goal": self._observe(),
+            "state_goal": self._state,
+            "goal_rendered": self.frame() if self._render_goal else None,
+        }
+        # Time, controls and the solver's warm start stay as the settling left them.
+        self._data.qpos[:], self._data.qvel[:] = home
+
+    def set_new_target(
+        self, return_info: bool = True, p_stack: float = 0.5
+    ) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Draw the scripted policy's next target (collection modes only).
+
+        Args:
+            return_info: whether to return observation and info with the new target.
+            p_stack: probability of a target on top of another cube.
+        """
+        positions = self._data.qpos[self._cube_qpos[:, :3]]
+        target = rules.TARGETS[self.mode](self.np_random, positions, p_stack)
+        self._target_task, self._target_block = target.task, target.cube
+        ghosts, yaws = np.tile(rules.AWAY, (self.num_cubes, 1)), np.zeros(self.num_cubes)
+        ghosts[target.cube], yaws[target.cube] = target.position, target.yaw
+        self._place_targets(ghosts, yaws)
+        self._show_ghosts()
+        return (self._observe(), self.get_reset_info()) if return_info else None
+
+    def _show_ghosts(self) -> None:
+        """Decide which targets frames show: none, unless `visualize_info`."""
+        self._ghost_alphas[:] = 0.0
+        if self._visualize_info:
+            shown = slice(None) if self.mode in rules.GOALS else self._target_block
+            self._ghost_alphas[shown] = INFO_GHOST_ALPHA
+
+    # Steps.
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Apply one action (5,) for one control step; the time limit truncates, not this."""
+        if self._reset_next_step:
+            raise gym.error.ResetNeeded("call reset before the first step")
+        self._prev_state = self._state
+        self._simulate(action)
+        self._measure()
+        distance = self._judge()
+        reward = float(rules.reward(distance, self.reward_mode, self._reward_scale))
+        return self._observe(), reward, self.terminate_episode(), False, self.get_step_info()
+
+    def _judge(self) -> np.ndarray:
+        """Set success and interaction after a step; return the distances (N,) to the targets."""
+        cubes = self._cube_qpos[:, :3]
+        positions = self._data.qpos[cubes]
+        distance = rules.distances(positions, self._data.mocap_pos[self._mocap_ids])
+        placed = distance <= rules.SUCCESS_DISTANCE
+        if self.mode in rules.GOALS:
+            self._success, self._success_frac = bool(placed.all()), float(placed.mean())
+        else:
+            self._success = bool(placed[self._target_block])
+        moved = rules.distances(positions, self._prev_qpos[cubes])
+        self._interaction = bool((moved >= rules.MOVED_DISTANCE).any())
+        return distance
+
+    def compute_observation(self) -> np.ndarray:
+        """Return the observation (`ob_type`) of the simulator's present state."""
+        self._measure()
+        return self._observe()
+
+    def _observe(self) -> np.ndarray:
+        if self.ob_type == "pixels":
+            return self.get_pixel_observation()
+        return self._state.copy() if self.ob_type == "states_clean" else self._full_state()
+
+    def add_object_info(self, ob_info: dict[str, Any]) -> None:
+        """Add the cubes' poses and, while collecting, the target."""
+        super().add_object_info(ob_info)
+        if self.mode in rules.TARGETS:
+            ghost = self._mocap_ids[self._target_block]
+            ob_info["privileged/target_task"] = self._target_task
+            ob_info["privileged/target_block"] = self._target_block
+            ob_info["privileged/target_block_pos"] = self._data.mocap_pos[ghost].copy()
+            ob_info["privileged/target_block_yaw"] = yaw_angles(self._data.mocap_quat[[ghost]])
+
+    def _common_info(self) -> dict[str, Any]:
+        info = self.compute_ob_info()
+        info["state_obs"] = self._state
+        if self.mode in rules.TARGETS:
+            info["prev_state_clean_observation"] = self._prev_state
+        return info
+
+    def get_reset_info(self) -> dict[str, Any]:
+        """Return the state and, in task modes, the goal (`goal`, `state_goal`, ...)."""
+        goal = self._goal if self.mode in rules.GOALS else {}
+        return self._common_info() | goal
+
+    def get_step_info(self) -> dict[str, Any]:
+        """Return the state and how the step went."""
+        return self._common_info() | {
+            "success": self._success,
+            "success_frac": self._success_frac,
+            "was_agent_object_interaction": self._interaction,
+        }

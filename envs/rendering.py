@@ -1,0 +1,107 @@
+"""How frames come to be drawn: which OpenGL backend, and what to install if there is none.
+
+MuJoCo and dm_control choose a backend when they are imported: with a wrong `MUJOCO_GL` the import
+fails, without a display it warns, with EGL it takes a second and opens the GPU. Simulating needs
+none of it, so the simulator is imported inside `without_backend`, and `open_renderer` connects
+the backend when the first frame is wanted.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    import mujoco
+
+PROBE_SECONDS = 60
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+mujoco.Renderer(model, 8, 8).render()
+"""
+_HELP = (
+    "install EGL with `apt-get install libegl1`, or OSMesa with `apt-get install libosmesa6` and "
+    "set MUJOCO_GL=osmesa"
+)
+
+
+def backend() -> str:
+    """Return the OpenGL backend to use: the user's `MUJOCO_GL`, else EGL if there is no screen."""
+    chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
+    if chosen:
+        return chosen
+    headless = sys.platform == "linux" and not os.environ.get("DISPLAY")
+    if headless:
+        return "egl"
+    return "cgl" if sys.platform == "darwin" else "glfw"
+
+
+@contextmanager
+def without_backend() -> Iterator[None]:
+    """Import MuJoCo in here: no OpenGL library is loaded, whatever `MUJOCO_GL` says."""
+    before = os.environ.get("MUJOCO_GL")
+    os.environ["MUJOCO_GL"] = "disable"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MUJOCO_GL"]
+        else:
+            os.environ["MUJOCO_GL"] = before
+
+
+def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """Create the OpenGL context and return MuJoCo's renderer for frames (height, width, 3).
+
+    Raises:
+        UserError: if no context can be created; says which package to install.
+    """
+    import mujoco
+    from mujoco.rendering.classic import gl_context
+
+    name = backend()
+    try:
+        gl_context.GLContext = importlib.import_module(f"mujoco.{name}").GLContext
+        return mujoco.Renderer(model, height=height, width=width)
+    except (ImportError, AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
+        raise UserError(_message(name, str(error))) from error
+
+
+def rendering_problem() -> str | None:
+    """Return why no frame can be drawn on this machine, in one line, or None if it works.
+
+    Draws one frame in a process of its own: a broken driver can crash or hang its caller.
+    """
+    return _probe(backend())
+
+
+@functools.cache
+def _probe(name: str) -> str | None:
+    command = [sys.executable, "-c", _PROBE]
+    try:
+        result = subprocess.run(
+            command,
+            env=os.environ | {"MUJOCO_GL": name},
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return _message(name, f"no frame after {PROBE_SECONDS} seconds")
+    if result.returncode == 0:
+        return None
+    return _message(name, (result.stderr.strip().splitlines() or ["it crashed"])[-1])
+
+
+def _message(name: str, reason: str) -> str:
+    reason = " ".join(reason.split())
+    return f"no frames can be drawn with MUJOCO_GL={name} ({reason}); {_HELP}"

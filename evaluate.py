@@ -1,0 +1,55 @@
+"""Evaluate a trained agent; `config.yaml` has all settings.
+
+python evaluate.py eval_checkpoint=output/train/RUN num_eval_episodes=50 sgiql.disable_subgoal=true
+
+`eval_checkpoint` is a checkpoint file or a training run's folder, whose `last` checkpoint is taken.
+What the command line sets holds; everything else is as the agent was trained, but for `device`,
+`threads`, `num_workers` and `output_dir`. Results go to a new folder under `output/eval/`.
+"""
+
+from common.config import Config, hydra_main
+
+
+def run(command: Config) -> None:
+    """Evaluate the agent that `command` names."""
+    from common.agent_files import load_agent
+    from common.config import parse
+    from common.device import describe_device, resolve_device, set_threads
+    from common.evaluation import evaluate
+    from common.evaluation_settings import find_checkpoint, given_keys, merge
+    from common.results import save_results, table
+    from common.runs import new_eval_folder, provenance
+
+    path = find_checkpoint(command.eval_checkpoint)
+    device = resolve_device(command.device)
+    set_threads(command.threads)
+    given = given_keys()
+    setup, config, step = load_agent(
+        path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
+    )
+    machine = describe_device(device)
+    folder = new_eval_folder(config, machine)
+    result = evaluate(
+        setup.agent,
+        setup.world,
+        setup.observation,
+        setup.normaliser,
+        episodes=config.num_eval_episodes,
+        seed=config.seed,
+        num_envs=config.num_eval_envs,
+        workers=config.num_workers,
+        videos=config.num_video_episodes if config.save_video else 0,
+        video_frame_skip=config.video_frame_skip,
+        progress=True,
+    )
+    about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
+    files = save_results(folder, result, about | {"provenance": provenance(machine)})
+    print(
+        f"\n{config.agent} after {step} updates on {config.task}: {len(result.rows)} episodes "
+        f"of {config.max_episode_steps} steps, seed {config.seed}\n{table(result)}"
+    )
+    print(*files, sep="\n")
+
+
+if __name__ == "__main__":
+    hydra_main(run)()

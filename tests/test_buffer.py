@@ -1,0 +1,127 @@
+"""The sampling law of transitions and goals, against the law itself."""
+
+import pytest
+import torch
+
+from common.buffer import Buffer, GoalShares
+from common.errors import UserError
+
+FUTURE = GoalShares(current=0.0, future=1.0, random=0.0, geometric=False)
+
+
+def make(lengths: list[int], value: GoalShares = FUTURE, policy: GoalShares = FUTURE, **options):
+    rows = sum(lengths)
+    defaults = {"gamma": 0.9, "subgoal_k": 5, "done_signal": False}
+    return Buffer(
+        torch.arange(rows).float().view(-1, 1, 1),  # an observation is its row number
+        torch.arange(rows).float().view(-1, 1),
+        torch.tensor(lengths),
+        {},
+        options.pop("reward", None),
+        value_goals=value,
+        policy_goals=policy,
+        **(defaults | options),
+    )
+
+
+def draw(buffer: Buffer, size: int = 200_000, seed: int = 0):
+    return buffer.draw(size, torch.Generator().manual_seed(seed))
+
+
+def shares(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    return torch.bincount(x - low, minlength=high - low) / len(x)
+
+
+def test_episodes_are_uniform_whatever_their_length() -> None:
+    rows = draw(make([4, 40, 400])).state
+    for low, high in ((0, 4), (4, 44), (44, 444)):
+        inside = ((rows >= low) & (rows < high)).float().mean()
+        assert abs(inside - 1 / 3) < 0.01
+
+
+def test_transitions_inside_an_episode() -> None:
+    """T rows cut to T-1 from row 0 or 1; the last row of the cut has no successor in it."""
+    length = 8
+    observed = shares(draw(make([length])).state, 0, length)
+    expected = torch.zeros(length)
+    for start in (0, 1):
+        expected[start : start + length - 2] += 0.5 / (length - 2)
+    assert torch.allclose(observed, expected, atol=0.005)
+
+
+def test_future_goals_are_uniform_with_half_weight_at_both_ends() -> None:
+    """goal = round((t+1) d + last (1-d)): rounding halves the two outermost goals."""
+    length = 12
+    indices = draw(make([length]), 400_000)
+    chosen = indices.value_goal[indices.state == 4]
+    expected = torch.zeros(length)
+    for last in (length - 2, length - 1):
+        span = last - 5
+        weights = torch.full((span + 1,), 1 / span)
+        weights[0] = weights[-1] = 0.5 / span
+        expected[5 : last + 1] += 0.5 * weights
+    assert torch.allclose(shares(chosen, 0, length), expected, atol=0.01)
+
+
+def test_geometric_goals() -> None:
+    geometric = GoalShares(0.0, 1.0, 0.0, True)
+    indices = draw(make([500], value=geometric), 400_000)
+    ahead = (indices.value_goal - indices.state)[indices.state < 300]
+    for steps in (1, 2, 5, 10):
+        expected = 0.1 * 0.9 ** (steps - 1)
+        assert abs((ahead == steps).float().mean() - expected) < 0.004
+
+
+def test_shares_of_goal_kinds() -> None:
+    lengths = [50] * 20
+    buffer = make(lengths, value=GoalShares(0.2, 0.5, 0.3, False))
+    indices = draw(buffer)
+    other = indices.value_goal // 50 != indices.state // 50
+    assert abs(other.float().mean() - 0.3) < 0.01
+    following = indices.value_goal == indices.state + 1
+    assert 0.2 < following.float().mean() < 0.25  # a few future goals are the next state too
+    hit = torch.bincount((indices.value_goal // 50)[other], minlength=20) / other.sum()
+    assert torch.allclose(hit, torch.full((20,), 1 / 20), atol=0.01)
+
+
+def test_subgoals_lie_k_steps_ahead_but_not_beyond_the_policy_goal() -> None:
+    indices = draw(make([30, 30], subgoal_k=5))
+    expected = torch.minimum(indices.state + 5, indices.policy_goal)
+    assert torch.equal(indices.policy_subgoal, expected)
+    assert (indices.policy_goal > indices.state).all()
+    assert (indices.policy_goal // 30 == indices.state // 30).all()
+
+
+def test_unsupervised_reward_is_zero_only_for_the_next_state() -> None:
+    buffer = make([20, 20], value=GoalShares(0.5, 0.5, 0.0, False), done_signal=True)
+    batch = buffer.sample(5000, torch.Generator().manual_seed(1))
+    hit = batch.value_goal.flatten() == batch.next_obs.flatten()
+    assert torch.equal(batch.reward, hit.float() - 1)
+    assert torch.equal(batch.done, hit.float())
+    assert torch.equal(batch.next_obs, batch.obs + 1)
+    assert torch.equal(batch.action.flatten(), batch.obs.flatten())
+
+
+def test_environment_reward_compares_next_row_with_goal_row() -> None:
+    def reward(rows, goals):
+        return -(rows["x"] != goals["x"]).float()
+
+    buffer = make([20], value=GoalShares(0.5, 0.5, 0.0, False), reward=reward)
+    buffer.reward_rows = {"x": torch.arange(20) // 3}
+    batch = buffer.sample(1000, torch.Generator().manual_seed(1))
+    expected = -(batch.next_obs.flatten() // 3 != batch.value_goal.flatten() // 3).float()
+    assert torch.equal(batch.reward, expected)
+    assert (batch.done == 0).all()
+
+
+def test_same_generator_same_batch() -> None:
+    buffer = make([30, 40])
+    one, two = (buffer.sample(64, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one.obs, two.obs) and torch.equal(one.policy_goal, two.policy_goal)
+
+
+def test_impossible_data_is_refused() -> None:
+    with pytest.raises(UserError, match="2 steps"):
+        make([2, 30])
+    with pytest.raises(UserError, match="one episode"):
+        make([30], value=GoalShares(0.0, 0.5, 0.5, False))

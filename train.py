@@ -1,0 +1,35 @@
+"""Train an agent on an offline dataset; `config.yaml` has all settings.
+
+python train.py agent=sgiql env_kwargs.manipobj.num_cubes=3 train_dataset_name=my-cubes seed=1
+
+The same command continues a run that was stopped, from its last checkpoint.
+"""
+
+from common.config import Config, hydra_main
+
+
+def run(config: Config) -> None:
+    """Train what `config` says in the run's own folder."""
+    from common.agent_files import make_setup, make_world
+    from common.device import resolve_device, set_threads
+    from common.observations import make_observation
+    from common.runs import open_run
+    from common.trainer import Trainer
+    from common.training_data import load_training_data
+
+    device = resolve_device(config.device)
+    threads = set_threads(config.threads)
+    world = make_world(config)
+    observation = make_observation(config.obs, world)
+    buffer, normaliser = load_training_data(config, world, observation, device)
+    setup = make_setup(config, world, observation, normaliser)
+    with open_run(config, {"device": str(device), "threads": threads}) as folder:
+        trainer = Trainer(config, setup, buffer, folder.path)
+        if folder.resumed:
+            print(f"continuing {folder.path} at update {trainer.step}", *folder.changes, sep="\n  ")
+        done = trainer.run()
+    print(f"{'finished' if done else 'stopped; the same command continues'}: {folder.path}")
+
+
+if __name__ == "__main__":
+    hydra_main(run)()
