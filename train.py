@@ -11,19 +11,19 @@ from common.config import Config, hydra_main
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
     from common.agent_files import make_setup, make_world
-    from common.device import resolve_device, set_threads
+    from common.device import describe_device, resolve_device, set_threads
     from common.observations import make_observation
     from common.runs import open_run
     from common.trainer import Trainer
     from common.training_data import load_training_data
 
     device = resolve_device(config.device)
-    threads = set_threads(config.threads)
+    set_threads(config.threads)
     world = make_world(config)
     observation = make_observation(config.obs, world)
     buffer, normaliser = load_training_data(config, world, observation, device)
     setup = make_setup(config, world, observation, normaliser)
-    with open_run(config, {"device": str(device), "threads": threads}) as folder:
+    with open_run(config, describe_device(device)) as folder:
         trainer = Trainer(config, setup, buffer, folder.path)
         if folder.resumed:
             print(f"continuing {folder.path} at update {trainer.step}", *folder.changes, sep="\n  ")

@@ -25,13 +25,13 @@ class SGIQLSettings(IQLSettings):
 
     subgoal_policy_type: str = setting(choices=("diffusion",))
     subgoal_k: int = setting(low=1)
-    subgoal_steps: int = setting(low=1, identity=False)
-    num_subgoals: int = setting(low=0, identity=False)
-    disable_subgoal: bool = setting(identity=False)
+    subgoal_steps: int = setting(low=1)
+    num_subgoals: int = setting(low=0)
+    disable_subgoal: bool = setting()
     n_diffusion_steps: int = setting(low=1)
-    n_diffusion_samples: int = setting(low=1, identity=False)
-    value_competence_radius: float = setting(high=0.0, identity=False)
-    filter_subgoals: bool = setting(identity=False)
+    n_diffusion_samples: int = setting(low=1)
+    value_competence_radius: float = setting(high=0.0)
+    filter_subgoals: bool = setting()
 
 
 class SGIQL(IQL):

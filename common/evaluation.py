@@ -108,7 +108,7 @@ def evaluate(
     pool_size = min(num_envs, episodes), workers or available_cores()
     with (
         EnvPool(world, *pool_size, pixels=observation.pixels) as pool,
-        tqdm(total=total, disable=not progress, desc="evaluate", unit="step") as bar,
+        tqdm(total=total, disable=not progress, desc="evaluate", unit=" steps") as bar,
     ):
         _run(player, pool, episodes, bar)
     rows = [player.rows[i] for i in range(episodes)]

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from common.errors import UserError
 from common.files import atomic_write
@@ -69,6 +70,9 @@ def _draw_success(axes: Axes, evaluation: Columns) -> None:
 def _label(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("updates", fontsize=8)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

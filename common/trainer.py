@@ -56,7 +56,7 @@ class Trainer:
 
     def run(self) -> bool:
         """Train up to `steps` updates; False if a signal stopped it before (state is saved)."""
-        config, began = self.config, time.perf_counter()
+        config, began, first = self.config, time.perf_counter(), self.step
         bar = tqdm(total=config.steps, initial=self.step, desc="train", unit=" updates")
         with _stop_on_signal() as stop, bar:
             while self.step < config.steps and not stop:
@@ -72,7 +72,8 @@ class Trainer:
                     began += time.perf_counter() - paused
                 if self.step % config.checkpoint_freq == 0:
                     self._save(self.last)
-        self._save(self.last)
+        if self.step > first:
+            self._save(self.last)
         self.tracker.close()
         return self.step >= config.steps
 

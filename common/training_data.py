@@ -18,7 +18,9 @@ def load_training_data(
 
     Raises `UserError` if the dataset is missing or of another environment, or holds NaN.
     """
-    dataset = Dataset.open(config.data_dir, config.train_dataset_name, collect_command(config))
+    dataset = Dataset.open(
+        config.data_dir, config.train_dataset_name, world.collect_overrides()
+    )
     difference = world.compatible(dataset.header)
     if difference:
         raise UserError(f"dataset {dataset.folder} does not fit: {difference}")
@@ -44,15 +46,6 @@ def load_training_data(
         done_signal=config.done_signal,
     )
     return buffer, normaliser.to(device)
-
-
-def collect_command(config: Config) -> list[str]:
-    """The overrides of `collect.py` that make data for these settings, as far as they are known."""
-    world = config.world
-    known = [f"task={config.task}"]
-    if hasattr(world, "num_cubes"):
-        known.append(f"env_kwargs.manipobj.num_cubes={world.num_cubes}")
-    return known
 
 
 def _encode(raw: Tensor, length: Tensor, observation: Observation, seed: int) -> Tensor:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import gymnasium as gym
 import numpy as np
 
+from common.settings import setting
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,11 +34,11 @@ class CollectSettings:
         action_noise_smoothing: correlation of the noise; only used by plan-based policies.
     """
 
-    dataset_type: str
-    min_action_norm: float
-    p_random_action: float
-    action_noise: float
-    action_noise_smoothing: float
+    dataset_type: str = setting(choices=("noisy", "play"), identity=False)
+    min_action_norm: float = setting(low=0.0, identity=False)
+    p_random_action: float = setting(low=0.0, high=1.0, identity=False)
+    action_noise: float = setting(low=0.0, identity=False)
+    action_noise_smoothing: float = setting(low=0.0, identity=False)
 
 
 class Collector(Protocol):
@@ -89,6 +91,10 @@ class World(ABC):
             "max_episode_steps": self.max_episode_steps,
             "versions": {package: version(package) for package in self.packages},
         }
+
+    def collect_overrides(self) -> list[str]:
+        """Return the settings of `collect.py`, as overrides, that make data for this world."""
+        return [f"task={self.name}"]
 
     @abstractmethod
     def make(self, pixels: bool = False) -> gym.Env:

@@ -62,6 +62,12 @@ class ManipObj(World):
         self.max_identities = rules.MAX_IDENTITIES
         self.entity_names = ("agent", *(f"cube_{i}" for i in range(self.num_cubes)))
 
+    def collect_overrides(self) -> list[str]:
+        """Return the settings of `collect.py`, as overrides, that make data for this world."""
+        section = f"env_kwargs.{self.section}"
+        cubes = f"{section}.num_cubes={self.num_cubes}"
+        return [*super().collect_overrides(), f"{section}.mode=data_collection", cubes]
+
     def make(self, pixels: bool = False) -> gym.Env:
         """Return the environment; observations are images if `pixels`, else `states_clean`."""
         from envs.manipobj_env import ManipObjEnv  # the simulator

@@ -142,13 +142,13 @@ class ManipObjEnv(CubeScene):
         """Draw colours, goal (or first target) and start, in this order."""
         self._success, self._success_frac, self._interaction = False, 0.0, False
         self._cube_colors = self._draw_colors()
+        self._show_ghosts()
         self._data.qpos[self._arm_joint_ids] = self._home_qpos
         mujoco.mj_kinematics(self._model, self._data)
         if self.mode in rules.GOALS:
             self._make_goal()
         self.initialize_arm()
         self._place_cubes(*rules.scattered(self.np_random, self.num_cubes))
-        self._show_ghosts()
         self._remember()
         mujoco.mj_forward(self._model, self._data)
         self._measure()

@@ -136,5 +136,5 @@ class ManipObjCollector:
         """Follow one environment step; a finished policy makes room for the next target."""
         self._obs = obs
         if self._policy.done:
-            _, info = self._env.set_new_target(p_stack=self._p_stack)
-            self._start_policy(info)
+            self._env.set_new_target(return_info=False, p_stack=self._p_stack)
+            self._start_policy(self._env.get_reset_info())

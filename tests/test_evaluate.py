@@ -19,7 +19,9 @@ from common.evaluation import Evaluation, evaluate, summarise
 from common.evaluation_settings import find_checkpoint, merge
 from common.observations import Normaliser, make_observation
 from common.results import save_results, table
+from common.runs import new_eval_folder
 from common.video import Clip
+from envs.rendering import rendering_problem
 
 REPOSITORY = Path(__file__).parent.parent
 TRAINED = (
@@ -63,11 +65,26 @@ def run_cubes(untrained, num_envs: int, workers: int) -> Evaluation:
     return evaluate(*parts, episodes=4, seed=3, num_envs=num_envs, workers=workers)
 
 
-def test_the_cube_world_gives_the_same_results_however_it_is_spread(untrained):
-    one = run_cubes(untrained, 1, 1)
-    assert run_cubes(untrained, 4, 2).rows == one.rows
-    assert run_cubes(untrained, 3, 1).rows == one.rows
-    assert [row["episode_length"] for row in one.rows] == [20.0] * 4
+@pytest.fixture(scope="module")
+def one_by_one(untrained) -> Evaluation:
+    return run_cubes(untrained, 1, 1)
+
+
+def test_the_cube_world_gives_the_same_results_however_it_is_spread(untrained, one_by_one):
+    assert run_cubes(untrained, 3, 2).rows == one_by_one.rows
+    assert [row["episode_length"] for row in one_by_one.rows] == [20.0] * 4
+
+
+@pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot render")
+def test_filmed_cubes_show_goal_and_subgoal(untrained, one_by_one):
+    _, setup = untrained
+    parts = setup.agent, setup.world, setup.observation, setup.normaliser
+    spread = {"episodes": 1, "seed": 3, "num_envs": 1, "workers": 1}
+    result = evaluate(*parts, **spread, videos=1, video_frame_skip=10)
+    (clip,) = result.clips
+    assert {frame.shape for frame in (clip.goal, *clip.frames)} == {(128, 128, 3)}
+    assert len(clip.frames) == 3  # steps 0 and 10 of 20, and the end
+    assert result.rows == one_by_one.rows[:1]
 
 
 def command(output: Path, *overrides: str) -> subprocess.CompletedProcess:
@@ -78,21 +95,20 @@ def command(output: Path, *overrides: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_command_writes_a_new_folder_each_time(run_folder, tmp_path):
-    given = (f"eval_checkpoint={run_folder}", "num_eval_episodes=2", "max_episode_steps=6")
-    first = command(tmp_path, *given, "seed=5")
-    assert first.returncode == 0, first.stderr
-    assert "sgiql after 123 updates on manipobj-v0: 2 episodes of 6 steps, seed 5" in first.stdout
+def test_command_writes_a_folder_of_its_own(run_folder, tmp_path):
+    given = (f"eval_checkpoint={run_folder}", "num_eval_episodes=2", "num_eval_envs=1")
+    given += ("num_workers=1", "max_episode_steps=6", "seed=5", "sgiql.disable_subgoal=true")
+    result = command(tmp_path, *given)
+    assert result.returncode == 0, result.stderr
+    assert "sgiql after 123 updates on manipobj-v0: 2 episodes of 6 steps, seed 5" in result.stdout
     (folder,) = (tmp_path / "eval").iterdir()
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    metrics = json.loads(before["metrics.json"])
-    assert metrics["updates"] == 123
-    assert metrics["episodes"] == 2
-    assert metrics["settings"]["arch_eit"]["embed_dim"] == 8
-    second = command(tmp_path, *given, "seed=5", "sgiql.disable_subgoal=true")
-    assert second.returncode == 0, second.stderr
-    assert len(list((tmp_path / "eval").iterdir())) == 2
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name for path in folder.iterdir()} >= {"metrics.json", "episodes.csv"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["updates"], metrics["episodes"], metrics["env_steps"]) == (123, 2, 12)
+    settings = metrics["settings"]
+    assert (settings["arch_eit"]["embed_dim"], settings["sgiql"]["disable_subgoal"]) == (8, True)
+    assert new_eval_folder(parse(settings)) != folder
+    assert (folder / "metrics.json").exists()
 
 
 def test_command_explains_a_missing_checkpoint(tmp_path):

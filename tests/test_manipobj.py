@@ -228,6 +228,18 @@ def test_gymnasium_accepts_it():
     assert env.unwrapped.action_space is env.unwrapped.action_space
 
 
+@pytest.mark.parametrize(
+    ("mode", "visualize_info", "shown"),
+    [("task", False, 0), ("task", True, 3), ("data_collection", True, 1)],
+)
+def test_targets_are_shown_on_demand(mode, visualize_info, shown):
+    env = make_world(mode=mode, visualize_info=visualize_info).make().unwrapped
+    _, info = env.reset(seed=0)
+    assert sorted(env._ghost_alphas) == [0.0] * (3 - shown) + [0.2] * shown
+    if shown == 1:
+        assert env._ghost_alphas[info["privileged/target_block"]] == 0.2
+
+
 def test_time_limit_truncates():
     env = make_world(max_episode_steps=3).make()
     env.reset(seed=0)

@@ -167,9 +167,11 @@ class FakeEnv:
         self.unwrapped = self
         self.p_stacks = []
 
-    def set_new_target(self, p_stack):
+    def set_new_target(self, return_info, p_stack):
         self.p_stacks.append(p_stack)
-        return None, {"privileged/target_task": rules.PICK_PLACE}
+
+    def get_reset_info(self):
+        return {"privileged/target_task": rules.PICK_PLACE}
 
 
 def fake_collector(env: FakeEnv, **changes) -> ManipObjCollector:

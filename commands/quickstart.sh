@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# From an empty machine to an agent that moves a cube through generated subgoals, on two CPU cores.
+# Collects data with scripted policies, trains EC-SGIQL, evaluates it with and without subgoals.
+# Run again it reuses what is there; further overrides are passed to training (e.g. steps=100000).
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
+
+name=quickstart
+
+# The world: one cube, as in PPP-Cube. See config.yaml for what each setting means.
+world=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1 obs=ec_state_gen)
+
+# 600 episodes of 200 steps: 120,000 transitions (the paper: 3 cubes, 7500 episodes of 400 steps).
+collection=(env_kwargs.manipobj.mode=data_collection dataset_name=$name
+    num_collect_episodes=600 max_episode_steps=200)
+
+# The preset: the paper's method in networks small enough for a laptop.
+preset=(agent=sgiql train_dataset_name=$name run_name=$name
+    arch_eit.embed_dim=32 arch_eit.h_dim=64 arch_eit.n_head=4 arch_eit.n_diffuser_layers=2
+    batch_size=256 lr=1e-3 steps=12000 log_freq=250 checkpoint_freq=500
+    eval_freq=3000 num_eval_episodes=20 max_episode_steps=300
+    sgiql.n_diffusion_samples=64 save_video=false)
+
+evaluation=(eval_checkpoint=output/train/$name num_eval_episodes=50 max_episode_steps=300)
+
+phase() { echo; echo "== $1 ($(date +%T)) =="; }
+
+# Evaluates as variant $1 unless that was done since the last update.
+evaluate() {
+    local last=output/train/$name/last.safetensors
+    if find output/eval -path "*_$1_*/metrics.json" -newer $last 2>/dev/null | grep -q .; then
+        echo "done before"
+    else
+        python evaluate.py "${evaluation[@]}" eval_variant_name="$@"
+    fi
+}
+
+phase "1/4 collecting 120,000 transitions"
+python collect.py "${world[@]}" "${collection[@]}"
+
+phase "2/4 training"
+python train.py "${world[@]}" "${preset[@]}" "$@"
+python -m common.plots output/train/$name
+
+phase "3/4 evaluating with subgoals"
+evaluate subgoals num_video_episodes=4
+
+phase "4/4 evaluating the same agent without subgoals"
+evaluate no-subgoals sgiql.disable_subgoal=true num_video_episodes=0
+
+phase "result"
+python -m common.summary output/train/$name

@@ -1,0 +1,21 @@
+# Sourced by the other commands: enters the project's folder and its virtual environment .venv.
+# Creates the environment and installs the given requirement files once; later calls take no time.
+#   source commands/setup.sh requirements.txt [more.txt ...]
+# PYTHON chooses the interpreter (3.11 or newer), VENV another folder for the environment.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv="${VENV:-.venv}"
+if [ ! -x "$venv/bin/python" ]; then
+    echo "creating $venv"
+    "${PYTHON:-python3}" -m venv "$venv"
+fi
+wanted="$(cat "$@")"
+stamp="$venv/installed-$(basename "${!#}")"
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+    echo "installing $* into $venv (a few minutes, once)"
+    requirements=()
+    for file in "$@"; do requirements+=(-r "$file"); done
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
+    printf '%s' "$wanted" > "$stamp"
+fi
+export PATH="$PWD/$venv/bin:$PATH"

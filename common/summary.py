@@ -1,0 +1,65 @@
+"""What a run achieved, as a table: `python -m common.summary RUN_FOLDER`.
+
+Lists the evaluations of the run's `last` checkpoint (newest of each variant) and the files made.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import read_json
+
+COLUMNS = ("success", "success_frac", "episode_reward", "interaction_rate")
+
+
+def evaluations(run: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The newest evaluation of each variant of this run: variant -> (folder, metrics)."""
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    files = sorted((run.parents[1] / "eval").glob("*/metrics.json"), key=lambda p: p.stat().st_mtime)
+    for file in files:
+        metrics = read_json(file)
+        if Path(metrics["checkpoint"]).resolve() == (run / "last.safetensors").resolve():
+            variant = metrics["settings"]["eval_variant_name"] or "as trained"
+            found[variant] = (file.parent, metrics)
+    return found
+
+
+def table(found: dict[str, tuple[Path, dict[str, Any]]]) -> str:
+    """One line per variant: each metric's mean with its 95 % interval."""
+    width = max(map(len, found))
+    lines = [f"{'':{width}}  {'updates':>8}  {'episodes':>8}" + "".join(f"{c:>24}" for c in COLUMNS)]
+    for variant, (_, metrics) in found.items():
+        line = f"{variant:{width}}  {metrics['updates']:8}  {metrics['episodes']:8}"
+        for column in COLUMNS:
+            figure = metrics["summary"][column]
+            text = f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+            line += f"{text:>24}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def files(run: Path, found: dict[str, tuple[Path, dict[str, Any]]]) -> list[Path]:
+    """What there is to look at: curves, videos, pictures, per-episode results."""
+    names = ("video.mp4", "strip.png", "episodes.csv")
+    wanted = [run / "curves.png", *(folder / n for folder, _ in found.values() for n in names)]
+    return [path for path in wanted if path.exists()]
+
+
+def main() -> None:
+    """Print table and paths."""
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m common.summary RUN_FOLDER")
+    run = Path(sys.argv[1])
+    try:
+        found = evaluations(run)
+        if not found:
+            raise UserError(f"no evaluations of {run}; make one with evaluate.py eval_checkpoint={run}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(table(found), "", *files(run, found), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
