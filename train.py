@@ -25,10 +25,17 @@ def run(config: Config) -> None:
     setup = make_setup(config, world, observation, normaliser)
     with open_run(config, describe_device(device)) as folder:
         trainer = Trainer(config, setup, buffer, folder.path)
+        if trainer.finished:
+            print(f"already finished, {trainer.step} updates: {folder.path}")
+            return
         if folder.resumed:
             print(f"continuing {folder.path} at update {trainer.step}", *folder.changes, sep="\n  ")
-        done = trainer.run()
-    print(f"{'finished' if done else 'stopped; the same command continues'}: {folder.path}")
+        stopped_by = trainer.run()
+    if stopped_by is not None:
+        again = "continues" if config.save_agent else "starts over (save_agent=false)"
+        print(f"stopped; the same command {again}: {folder.path}")
+        raise SystemExit(128 + stopped_by)  # as shells say it, so that a script ends there too
+    print(f"finished: {folder.path}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ class SubgoalDiffuser(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
 
-    def loss(self, state: Tensor, subgoal: Tensor, goal: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def loss(
+        self, state: Tensor, subgoal: Tensor, goal: Tensor, t: Tensor, noise: Tensor
+    ) -> Tensor:
         """L1 error of the predicted noise; sets and noise (B, N, D), t (B,) in 0..T-1.
 
         The mean runs over all three slots. Differs from the reference: the two conditioned slots,

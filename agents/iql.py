@@ -58,7 +58,10 @@ class IQL:
     # --- losses ------------------------------------------------------------------------------
 
     def value_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """Expectile regression: L_V = E[ |tau_e - 1(u < 0)| u^2 ], u = min_i Q^_i(s,a,g) - V(s,g)."""
+        """Expectile regression of V(s,g) on min_i Q^_i(s,a,g).
+
+        L_V = E[ |tau_e - 1(u < 0)| u^2 ], u = min_i Q^_i(s,a,g) - V(s,g).
+        """
         with torch.no_grad():
             q = self.target_critic(batch.obs, batch.action, batch.value_goal).amin(dim=0)
         v = self.value(batch.obs, batch.value_goal)
@@ -68,7 +71,10 @@ class IQL:
         return loss, {"value/loss": loss, "value/mean": v.mean()}
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """L_Q = sum_i E[ (Q_i(s,a,g) - y)^2 ], y = clip(r + (1-done) gamma V(s',g), -1/(1-gamma), 0)."""
+        """L_Q = sum_i E[ (Q_i(s,a,g) - y)^2 ] with one-step targets.
+
+        y = clip(r + (1-done) gamma V(s',g), -1/(1-gamma), 0).
+        """
         with torch.no_grad():
             next_v = self.value(batch.next_obs, batch.value_goal)
             y = batch.reward + (1 - batch.done) * self.gamma * next_v
@@ -89,12 +95,23 @@ class IQL:
     # --- learning ----------------------------------------------------------------------------
 
     def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """One update on one batch, in the published order: V, Q, policy, target critics."""
+        """One update on one batch, in the published order: V, Q, policy (then target critics).
+
+        The two halves may run in two processes: the critics never read what the policies learn, and
+        the policies read no more than the first critic of the same update.
+        """
+        return self.update_critics(batch) | self.update_policies(batch, generator)
+
+    def update_critics(self, batch: Batch) -> Metrics:
+        """V, then Q, then Q^ <- (1 - tau) Q^ + tau Q."""
         metrics = self._minimise("value", *self.value_loss(batch))
         metrics |= self._minimise("critic", *self.critic_loss(batch))
-        metrics |= self._minimise("policy", *self.policy_loss(batch))
         self.target_flat.lerp_(self.learners["critic"].flat.detach(), self.settings.tau)
         return metrics
+
+    def update_policies(self, batch: Batch, generator: torch.Generator) -> Metrics:
+        """The policy; `generator` is for agents that draw noise."""
+        return self._minimise("policy", *self.policy_loss(batch))
 
     def _minimise(self, name: str, loss: Tensor, metrics: Metrics) -> Metrics:
         norm = self.learners[name].step(loss)

@@ -5,8 +5,10 @@ M context entities, E embedding width, H hidden width.
 
 Activations are laid out (K, N, B, E), entities *before* the batch: with a handful of entities and
 hundreds of rows the long, contiguous inner axis (B, E) is what makes elementwise work fast, and all
-K members share one call per operation. A network takes and returns the usual (B, N, D) at its border.
+K members share one call per operation. At its border a network takes the usual (B, N, D).
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -65,13 +67,13 @@ class LayerNorm(nn.Module):
             return F.layer_norm(x, shape, self.weight[0], self.bias[0], self.eps)
         per_member = (len(x),) + (1,) * (x.dim() - 2) + tuple(shape)  # (K, 1, ..., E)
         x = F.layer_norm(x, shape, eps=self.eps)
-        return torch.addcmul(self.bias.view(per_member), x, self.weight.view(per_member))
+        return x * self.weight.view(per_member) + self.bias.view(per_member)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """AdaLN: normalise without affine map, then `x * (1 + scale) + shift`."""
     x = F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
-    return torch.addcmul(x + shift, x, scale)
+    return x * (1 + scale) + shift
 
 
 class MLP(nn.Sequential):
@@ -87,7 +89,7 @@ class MLP(nn.Sequential):
         final_gelu: bool = False,
     ) -> None:
         layers: list[nn.Module] = []
-        for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
             layers.append(Linear(members, fan_in, fan_out, std=std))
             if i < len(widths) - 2 or final_gelu:
                 layers.append(nn.GELU())
@@ -111,10 +113,12 @@ class Attention(nn.Module):
         else:
             self.query_key_value = Linear(members, width, 3 * width, bias=False, std=BLOCK_STD)
         self.out = Linear(members, width, width, bias=False, std=BLOCK_STD)
-        # (heads, E) indicator: sums a width-E product over each head, or spreads a weight over it.
+        # Which feature belongs to which head, as matrices: one sums products of queries and keys
+        # over each head, scaled by 1/sqrt(d); the other spreads a head's weight over features.
         head_of = torch.arange(width) // (width // heads)
-        indicator = (head_of == torch.arange(heads)[:, None]).float()
-        self.register_buffer("indicator", indicator, persistent=False)
+        spread = (head_of == torch.arange(heads)[:, None]).float()  # (heads, E)
+        self.register_buffer("spread", spread, persistent=False)
+        self.register_buffer("gather", spread.T / (width // heads) ** 0.5, persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None:
@@ -127,9 +131,8 @@ class Attention(nn.Module):
 
     def _pairwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k / sqrt(d)) v through elementwise products: (K, N, B, E)."""
-        scale = (q.shape[-1] // self.heads) ** -0.5
-        scores = (q[:, :, None] * k[:, None]) @ (scale * self.indicator.T)  # (K, N, M, B, heads)
-        weights = scores.softmax(dim=2) @ self.indicator  # (K, N, M, B, E)
+        scores = (q[:, :, None] * k[:, None]) @ self.gather  # (K, N, M, B, heads)
+        weights = scores.softmax(dim=2) @ self.spread  # (K, N, M, B, E)
         return (weights * v[:, None]).sum(dim=2)
 
     def _batched(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -185,8 +188,9 @@ class Block(nn.Module):
         parts = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
         attended = self.attention(modulate(x, shift_a, scale_a), context)
-        x = torch.addcmul(x, self._drop(attended), gate_a)
-        return torch.addcmul(x, self._drop(self.mlp(modulate(x, shift_m, scale_m))), gate_m)
+        x = x + gate_a * self._drop(attended)
+        return x + gate_m * self._drop(self.mlp(modulate(x, shift_m, scale_m)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        # Only where something learns: targets and actions come from the whole network.
+        return F.dropout(x, self.dropout) if self.dropout and torch.is_grad_enabled() else x

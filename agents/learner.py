@@ -1,16 +1,18 @@
-"""One network with its optimiser, all its numbers in one flat tensor."""
+"""One network with its optimiser, all its numbers in a few flat tensors."""
 
 import torch
 from torch import Tensor, nn
 
 
-def flatten_parameters(module: nn.Module) -> Tensor:
+def flatten_parameters(module: nn.Module, flat: Tensor | None = None) -> Tensor:
     """Move all parameters of `module` into one flat tensor, in place, and return it.
 
     Each parameter becomes a view of it, so that one operation clips, steps or averages them all.
+    Given a `flat` tensor, the parameters take its place and values instead.
     """
     parameters = list(module.parameters())
-    flat = torch.cat([p.detach().flatten() for p in parameters])
+    if flat is None:
+        flat = torch.cat([p.detach().flatten() for p in parameters])
     for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         p.data = part.view_as(p)
     return flat
@@ -33,6 +35,12 @@ class Learner:
         for p, part in zip(module.parameters(), self.flat.grad.split(sizes), strict=True):
             p.grad = part.view_as(p)
         self.adam = torch.optim.Adam([self.flat], lr=lr, fused=self.flat.device.type != "mps")
+        self.moments = {  # set here and not by Adam's first step, so that they can be shared
+            "step": torch.zeros((), device=self.flat.device),
+            "exp_avg": torch.zeros_like(self.flat),
+            "exp_avg_sq": torch.zeros_like(self.flat),
+        }
+        self.adam.state[self.flat] = self.moments
 
     def step(self, loss: Tensor) -> Tensor:
         """Minimise `loss` by one step; returns the gradient's norm before clipping, ()."""
@@ -44,11 +52,21 @@ class Learner:
         return norm
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Parameters by name, and Adam's moments over all of them (empty before the first step)."""
-        return {"module": self.module.state_dict(), "adam": dict(self.adam.state[self.flat])}
+        """Parameters by name, and Adam's moments over all of them."""
+        return {"module": self.module.state_dict(), "adam": dict(self.moments)}
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, in place."""
         self.module.load_state_dict(state["module"])
-        moments = state.get("adam", {})
-        self.adam.state[self.flat] = {k: v.to(self.flat.device).clone() for k, v in moments.items()}
+        for name, moment in self.moments.items():
+            moment.copy_(state["adam"][name])
+
+    def share(self) -> dict[str, Tensor]:
+        """Move parameters and moments into memory that other processes can map; returns them."""
+        tensors = {"flat": self.flat.detach(), **self.moments}
+        return {name: tensor.share_memory_() for name, tensor in tensors.items()}
+
+    def adopt(self, shared: dict[str, Tensor]) -> None:
+        """Work on the parameters and moments that another process shared."""
+        self.flat.data = flatten_parameters(self.module, shared["flat"])
+        self.moments.update({name: shared[name] for name in self.moments})

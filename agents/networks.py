@@ -77,9 +77,7 @@ class EntityTrunk(nn.Module):
         else:
             self.norm = LayerNorm(members, width)
         self.conditioned = conditioned
-        self.head = MLP(
-            members, (width, hidden, hidden, hidden), norm=conditioned, final_gelu=True
-        )
+        self.head = MLP(members, (width, hidden, hidden, hidden), norm=conditioned, final_gelu=True)
 
     def forward(self, obs: Tensor, goal: Tensor, condition: Tensor | None = None) -> Tensor:
         sets = torch.cat([entities_first(obs), entities_first(goal)], dim=1)
@@ -137,7 +135,7 @@ class EntityCritic(nn.Module):
 
 
 def share_member(ensemble: nn.Module, single: nn.Module, member: int = 0) -> nn.Module:
-    """Make `single` (one member) a frozen view of one member of `ensemble`: no copy, no gradient."""
+    """Make `single` (one member) a frozen view of a member of `ensemble`: no copy, no gradient."""
     for source, view in zip(ensemble.parameters(), single.parameters(), strict=True):
         view.data = source.data[member : member + 1]
     return single.requires_grad_(False)

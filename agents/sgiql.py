@@ -65,9 +65,9 @@ class SGIQL(IQL):
 
     # --- learning ----------------------------------------------------------------------------
 
-    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """IQL's update, then the subgoal policy's; neither touches what the other learns."""
-        metrics = super().update(batch, generator)
+    def update_policies(self, batch: Batch, generator: torch.Generator) -> Metrics:
+        """The policy, then the subgoal policy; neither touches what the other learns."""
+        metrics = super().update_policies(batch, generator)
         return metrics | self._minimise("subgoal", *self.subgoal_loss(batch, generator))
 
     # --- acting ------------------------------------------------------------------------------
@@ -81,7 +81,10 @@ class SGIQL(IQL):
         memory: Tensor,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
-        """As `IQL.act`: every `subgoal_steps` steps a new subgoal, `num_subgoals` times, then the goal."""
+        """As `IQL.act`, with a new subgoal every `subgoal_steps` steps.
+
+        After `num_subgoals` of them the goal itself is pursued.
+        """
         s = self.settings
         if s.disable_subgoal:
             return super().act(obs, goal, step, memory, generators)

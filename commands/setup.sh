@@ -10,7 +10,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "${PYTHON:-python3}" -m venv "$venv"
 fi
 wanted="$(cat "$@")"
-stamp="$venv/installed-$(basename "${!#}")"
+stamp="$venv/installed-$(tr ' /' '__' <<< "$*")"
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     echo "installing $* into $venv (a few minutes, once)"
     requirements=()
@@ -18,4 +18,5 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
     printf '%s' "$wanted" > "$stamp"
 fi
-export PATH="$PWD/$venv/bin:$PATH"
+PATH="$(cd "$venv/bin" && pwd):$PATH"
+export PATH

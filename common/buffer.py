@@ -108,6 +108,12 @@ class Buffer:
     def __len__(self) -> int:
         return len(self.action)
 
+    @property
+    def bytes(self) -> int:
+        """Memory that its tensors take."""
+        tensors = (self.obs, self.action, self.length, self.first, *self.reward_rows.values())
+        return sum(t.numel() * t.element_size() for t in tensors)
+
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """One batch of `size` transitions."""
         return self.gather(self.draw(size, generator))

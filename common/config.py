@@ -60,6 +60,7 @@ class Options:
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)
+    parallel_update: str = setting(choices=("auto", "always", "never"), identity=False)
     lr: float = setting(above=0)
     grad_clip_norm: float = setting(above=0)
     log_freq: int = setting(low=1)

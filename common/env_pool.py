@@ -9,7 +9,6 @@ slot is ever asked to film: several renderers in one process are known to hang.
 import contextlib
 import multiprocessing
 import os
-import signal
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.processes import signals_blocked
 from envs.base import World
 
 TIME_LIMIT = 600.0  # seconds; the first reply includes imports and model compilation
@@ -133,7 +133,6 @@ def _side_by_side(frames: np.ndarray) -> np.ndarray:
 
 def _serve(connection: Connection, world: World, pixels: bool) -> None:
     """Carry out orders until the master closes the connection or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the master ends its workers
     slots: dict[int, _Slot] = {}
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -192,7 +191,7 @@ class EnvPool:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, world, pixels), daemon=True)
         self._connections.append(ours)
-        with _environment_variable("OMP_NUM_THREADS", "1"):
+        with _environment_variable("OMP_NUM_THREADS", "1"), signals_blocked():
             process.start()
         self._processes.append(process)
         theirs.close()  # so that the worker's death ends our end of the pipe

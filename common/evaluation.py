@@ -8,6 +8,7 @@ episode in a batch does not depend on the other rows.
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +40,10 @@ class Acting(Protocol):
         generators: list[torch.Generator],  # one per episode, on the CPU
     ) -> tuple[Tensor, Tensor]:  # actions (E, A) in [-1, 1] and the new memory
         ...
+
+
+class EvaluationStopped(Exception):
+    """The caller wanted the evaluation to stop before it had a result."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def evaluate(
     videos: int = 0,
     video_frame_skip: int = 3,
     progress: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Run episodes 0 to `episodes` - 1 of `seed` and measure them.
 
@@ -95,8 +101,10 @@ def evaluate(
         videos: the first this many episodes are filmed, if the machine can render.
         video_frame_skip: every this many steps a frame is drawn.
         progress: show a progress bar with environment steps per second and time left.
+        stopped: asked between steps; once it is true the evaluation is broken off.
 
     Raises:
+        EvaluationStopped: because of `stopped`.
         RuntimeError: an environment failed; the message names episode and seed.
     """
     if episodes < 1:
@@ -110,7 +118,7 @@ def evaluate(
         EnvPool(world, *pool_size, pixels=observation.pixels) as pool,
         tqdm(total=total, disable=not progress, desc="evaluate", unit=" steps") as bar,
     ):
-        _run(player, pool, episodes, bar)
+        _run(player, pool, episodes, bar, stopped)
     rows = [player.rows[i] for i in range(episodes)]
     clips = [player.clips[i] for i in range(films)]
     return Evaluation(rows, summarise(rows), clips, player.env_steps, time.monotonic() - began)
@@ -135,7 +143,9 @@ def _filmable(videos: int) -> int:
     return videos
 
 
-def _run(player: "_Player", pool: EnvPool, episodes: int, bar: tqdm) -> None:
+def _run(
+    player: "_Player", pool: EnvPool, episodes: int, bar: tqdm, stopped: Callable[[], bool]
+) -> None:
     """Hand out the episodes in order, the filmed ones to the slots with a camera, until all end."""
     filmed = deque(range(player.films))
     plain = deque(range(player.films, episodes))
@@ -148,6 +158,8 @@ def _run(player: "_Player", pool: EnvPool, episodes: int, bar: tqdm) -> None:
                 orders[slot] = player.start(slot, queue.popleft())
         if not orders:
             return
+        if stopped():
+            raise EvaluationStopped
         replies = pool.exchange(orders)
         steps = player.env_steps
         free = [slot for slot, reply in replies.items() if player.take(slot, reply)]

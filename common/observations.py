@@ -112,10 +112,13 @@ class Normaliser:
     var: Tensor
 
     @classmethod
-    def fit(cls, obs: Tensor) -> "Normaliser":
-        """From all rows of a dataset (R, ..., D)."""
-        rows = obs.reshape(-1, obs.shape[-1]).double()
-        return cls(rows.mean(dim=0).float(), rows.var(dim=0, correction=0).float())
+    def fit(cls, obs: Tensor, chunk: int = 1 << 16) -> "Normaliser":
+        """From all rows of a dataset (R, ..., D), `chunk` of them in double precision at a time."""
+        count = obs[..., 0].numel()
+        total = sum(_sum_rows(part.double()) for part in obs.split(chunk))
+        mean = total / count
+        squares = sum(_sum_rows((part.double() - mean).square()) for part in obs.split(chunk))
+        return cls(mean.float(), (squares / count).float())
 
     def __call__(self, obs: Tensor) -> Tensor:
         return ((obs - self.mean) / torch.sqrt(self.var + EPSILON)).clamp(-CLIP, CLIP)
@@ -126,3 +129,8 @@ class Normaliser:
 
     def to(self, device: torch.device) -> "Normaliser":
         return Normaliser(self.mean.to(device), self.var.to(device))
+
+
+def _sum_rows(x: Tensor) -> Tensor:
+    """(R, ..., D) -> (D,)."""
+    return x.flatten(0, -2).sum(dim=0)

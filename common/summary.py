@@ -16,8 +16,8 @@ COLUMNS = ("success", "success_frac", "episode_reward", "interaction_rate")
 def evaluations(run: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """The newest evaluation of each variant of this run: variant -> (folder, metrics)."""
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
-    files = sorted((run.parents[1] / "eval").glob("*/metrics.json"), key=lambda p: p.stat().st_mtime)
-    for file in files:
+    files = (run.parents[1] / "eval").glob("*/metrics.json")
+    for file in sorted(files, key=lambda path: path.stat().st_mtime):
         metrics = read_json(file)
         if Path(metrics["checkpoint"]).resolve() == (run / "last.safetensors").resolve():
             variant = metrics["settings"]["eval_variant_name"] or "as trained"
@@ -28,7 +28,8 @@ def evaluations(run: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 def table(found: dict[str, tuple[Path, dict[str, Any]]]) -> str:
     """One line per variant: each metric's mean with its 95 % interval."""
     width = max(map(len, found))
-    lines = [f"{'':{width}}  {'updates':>8}  {'episodes':>8}" + "".join(f"{c:>24}" for c in COLUMNS)]
+    heading = f"{'':{width}}  {'updates':>8}  {'episodes':>8}"
+    lines = [heading + "".join(f"{column:>24}" for column in COLUMNS)]
     for variant, (_, metrics) in found.items():
         line = f"{variant:{width}}  {metrics['updates']:8}  {metrics['episodes']:8}"
         for column in COLUMNS:
@@ -54,7 +55,8 @@ def main() -> None:
     try:
         found = evaluations(run)
         if not found:
-            raise UserError(f"no evaluations of {run}; make one with evaluate.py eval_checkpoint={run}")
+            made_by = f"evaluate.py eval_checkpoint={run}"
+            raise UserError(f"no evaluations of {run}; make one with {made_by}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

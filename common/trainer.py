@@ -1,10 +1,10 @@
 """The training loop: sample, update, log, evaluate, checkpoint; stoppable at any moment."""
 
+import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -16,8 +16,9 @@ from common.agent_files import Setup, load_checkpoint, restore_agent, save_check
 from common.buffer import Buffer
 from common.config import Config
 from common.errors import UserError
-from common.evaluation import evaluate
+from common.evaluation import EvaluationStopped, evaluate
 from common.logger import MetricsLog, Tracker
+from common.updates import make_updates
 from common.video import save_grid
 
 # Episodes of the evaluations during training differ from those that evaluate.py draws with the same
@@ -30,84 +31,101 @@ class Trainer:
 
     A run is a pure function of its settings on CPU: stopped at any moment and started again, it
     ends with the same parameters and metrics. All that changes lies in the `last` checkpoint:
-    parameters, moments, random generators, running sums of the metrics.
+    parameters, moments, running sums of the metrics; random draws depend on seed and update alone.
 
-    Reads of the settings: steps, batch_size, log_freq, checkpoint_freq, eval_*, num_*, save_*.
+    Reads of the settings: seed, steps, batch_size, parallel_update, log_freq, checkpoint_freq,
+    eval_freq, num_eval_*, num_workers, num_video_episodes, video_frame_skip, save_*.
     """
 
     def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:
-        self.config, self.setup, self.buffer, self.folder = config, setup, buffer, folder
-        device = setup.normaliser.mean.device
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.config, self.setup, self.folder = config, setup, folder
         self.step = 0
+        self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
-        self.sums: dict[str, Tensor] = {}  # of the metrics since the last logged step
-        if self.last.exists():
-            self._restore()
-        resume_step = self.step or None
-        self.train_log = MetricsLog(folder / "train.csv", resume_step)
-        self.eval_log = MetricsLog(folder / "eval.csv", resume_step)
-        self.time_log = MetricsLog(folder / "timing.csv", resume_step)
+        sums = self._restore() if self.last.exists() else {}
+        self.saved = self._position  # of the `last` checkpoint
+        self.train_log = MetricsLog(folder / "train.csv", self.step or None)
+        self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
+        self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
         self.tracker = Tracker(config, folder, config.raw)
+        self.updates = make_updates(config, setup.agent, buffer, sums)
 
     @property
     def last(self) -> Path:
         return self.folder / "last.safetensors"
 
-    def run(self) -> bool:
-        """Train up to `steps` updates; False if a signal stopped it before (state is saved)."""
-        config, began, first = self.config, time.perf_counter(), self.step
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.step >= self.config.steps and not self._evaluation_due
+
+    def run(self) -> int | None:
+        """Train up to `steps` updates; returns the signal that stopped it before, if one did.
+
+        State is saved in both cases. A signal also breaks off an evaluation, which is then done
+        first thing after the restart.
+        """
+        config = self.config
+        began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
         bar = tqdm(total=config.steps, initial=self.step, desc="train", unit=" updates")
-        with _stop_on_signal() as stop, bar:
-            while self.step < config.steps and not stop:
-                self._update()
+        with _stop_on_signal() as received, contextlib.closing(self.updates), bar:
+            self._evaluate_if_due(received)
+            while self.step < config.steps and not received:
+                self.step += 1
+                self.updates.run(self.step)
                 bar.update()
                 if self.step % config.log_freq == 0:
                     now = time.perf_counter()
-                    bar.set_postfix(self._log(now - began))
-                    began = now
-                if self.step % config.eval_freq == 0 or self.step == config.steps:
-                    paused = time.perf_counter()
-                    self._evaluate()
-                    began += time.perf_counter() - paused
+                    bar.set_postfix(self._log(now - began, self.step - mark))
+                    began, mark = now, self.step
+                paused = time.perf_counter()
+                self._evaluate_if_due(received)
                 if self.step % config.checkpoint_freq == 0:
-                    self._save(self.last)
-        if self.step > first:
-            self._save(self.last)
+                    self._save_last()
+                began += time.perf_counter() - paused
+            self._save_last()
         self.tracker.close()
-        return self.step >= config.steps
+        return None if self.finished else received[0]
 
-    def _update(self) -> None:
-        batch = self.buffer.sample(self.config.batch_size, self.generator)
-        metrics = self.setup.agent.update(batch, self.generator)
-        self.step += 1
-        if not self.sums:
-            self.sums = {name: torch.zeros_like(value) for name, value in metrics.items()}
-        for name, value in metrics.items():
-            self.sums[name] += value
-
-    def _log(self, seconds: float) -> dict[str, str]:
+    def _log(self, seconds: float, updates: int) -> dict[str, str]:
         """Write the means since the last row; returns what the progress bar shows."""
-        count = self.config.log_freq
-        means = {name: float(total) / count for name, total in self.sums.items()}
-        self.sums = {}
-        self._require_finite(means)
+        means = self._means()
+        self.updates.reset()
         self.train_log.write(self.step, means)
-        speed = count / seconds
+        speed = updates / seconds
         self.time_log.write(self.step, {"seconds": seconds, "updates_per_second": speed})
         self.tracker.log(self.step, means | {"time/updates_per_second": speed})
         return {"V": f"{means['value/mean']:.1f}", "bc": f"{means['policy/imitation']:.3f}"}
 
-    def _require_finite(self, means: dict[str, float]) -> None:
+    def _means(self) -> dict[str, float]:
+        """Means of the metrics since the last row; raises `UserError` if one is not finite."""
+        count = self.step % self.config.log_freq or self.config.log_freq
+        means = {name: float(total) / count for name, total in self.updates.sums().items()}
         broken = [name for name, mean in means.items() if not math.isfinite(mean)]
         if broken:
+            more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            held = f"{self.last} holds an earlier state. " if self.last.exists() else ""
             raise UserError(
-                f"{', '.join(broken)} not finite between updates {self.step - self.config.log_freq} "
-                f"and {self.step}; {self.last} holds the last state before it. Lower lr or "
-                "grad_clip_norm, or look at the dataset"
+                f"{', '.join(broken[:3])}{more} not finite between updates {self.step - count} "
+                f"and {self.step}. {held}Lower lr or grad_clip_norm, or look at the dataset"
             )
+        return means
 
-    def _evaluate(self) -> None:
+    @property
+    def _evaluation_due(self) -> bool:
+        at = self.step > 0 and self.step % self.config.eval_freq == 0
+        return (at or self.step == self.config.steps) and self.evaluated != self.step
+
+    def _evaluate_if_due(self, received: list[int]) -> None:
+        """Evaluate if it is time to; given up for now when a signal is `received` meanwhile."""
+        if not self._evaluation_due:
+            return
+        self._means()  # a broken agent is not worth it, and must not become `best`
+        # Training's dropout must not depend on how often, or how far, evaluations ran.
+        with contextlib.suppress(EvaluationStopped), torch.random.fork_rng(devices=[]):
+            self._evaluate(lambda: bool(received))
+
+    def _evaluate(self, stopped: Callable[[], bool]) -> None:
         """Evaluate, log, and keep the agent as `best` if none succeeded more often."""
         config, setup = self.config, self.setup
         filmed = config.num_video_episodes if config.save_video else 0
@@ -123,7 +141,9 @@ class Trainer:
             videos=filmed,
             video_frame_skip=config.video_frame_skip,
             progress=True,
+            stopped=stopped,
         )
+        self.evaluated = self.step
         figures = result.figures()
         self.eval_log.write(self.step, figures)
         self.tracker.log(self.step, {f"eval/{name}": value for name, value in figures.items()})
@@ -137,28 +157,38 @@ class Trainer:
             f"[{figures['success_low']:.2f}, {figures['success_high']:.2f}]"
         )
 
+    @property
+    def _position(self) -> tuple[int, int]:
+        return self.step, self.evaluated
+
+    def _save_last(self) -> None:
+        if self.saved != self._position:
+            self._save(self.last)
+            self.saved = self._position
+
     def _save(self, path: Path) -> None:
+        """Write a checkpoint, never one of a broken agent."""
         if not self.config.save_agent:
             return
-        state = {
-            "generator": self.generator.get_state(),
-            "torch": torch.get_rng_state(),  # dropout draws from it
-            "sums": self.sums,
-        }
-        save_checkpoint(path, self.config, self.setup, self.step, state, {"best": self.best})
+        self._means()
+        # torch's own generator is what dropout draws from.
+        state = {"torch": torch.get_rng_state(), "sums": self.updates.sums()}
+        extra = {"best": self.best, "evaluated": self.evaluated}
+        save_checkpoint(path, self.config, self.setup, self.step, state, extra)
 
-    def _restore(self) -> None:
+    def _restore(self) -> dict[str, Tensor]:
+        """Go back to the `last` checkpoint; returns its sums of metrics."""
         checkpoint = load_checkpoint(self.last)
         restore_agent(self.setup, checkpoint)
         state = checkpoint.state["trainer"]
-        self.step, self.best = checkpoint.step, checkpoint.extra["best"]
-        self.generator.set_state(state["generator"])
+        self.step = checkpoint.step
+        self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]
         torch.set_rng_state(state["torch"])
         device = self.setup.normaliser.mean.device
-        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        return {name: total.to(device) for name, total in state["sums"].items()}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_signal() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that the loop can save and end; a second one interrupts it."""
     received: list[int] = []

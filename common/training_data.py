@@ -18,9 +18,7 @@ def load_training_data(
 
     Raises `UserError` if the dataset is missing or of another environment, or holds NaN.
     """
-    dataset = Dataset.open(
-        config.data_dir, config.train_dataset_name, world.collect_overrides()
-    )
+    dataset = Dataset.open(config.data_dir, config.train_dataset_name, world.collect_overrides())
     difference = world.compatible(dataset.header)
     if difference:
         raise UserError(f"dataset {dataset.folder} does not fit: {difference}")

@@ -18,6 +18,7 @@ damaged file is noticed when it is read.
 """
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -167,8 +168,8 @@ class Dataset:
             if Path(data_dir) != Path("datasets/data"):
                 known.append(f"data_dir={data_dir}")
             raise UserError(
-                f"no dataset {name} under {data_dir}; make it with `python collect.py "
-                f"{' '.join(known)} num_collect_episodes=...`"
+                f"no dataset {name} under {data_dir}; make it with "
+                f"`python collect.py {shlex.join(known)}`"
             )
         dataset = cls(folder, read_header(folder))
         dataset._require_complete()

@@ -122,9 +122,10 @@ def test_an_update_is_v_then_q_then_policy_then_target(batch: Batch) -> None:
         loss(batch)[0].backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 20.0)
         optimiser.step()
-    target = [0.9 * t + 0.1 * q for t, q in zip(
-        twin.target_critic.parameters(), twin.critic.parameters(), strict=True
-    )]
+    target = [
+        0.9 * t + 0.1 * q
+        for t, q in zip(twin.target_critic.parameters(), twin.critic.parameters(), strict=True)
+    ]
     for name in ("value", "critic", "policy"):
         for a, b in zip(
             getattr(agent, name).parameters(), getattr(twin, name).parameters(), strict=True

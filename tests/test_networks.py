@@ -1,4 +1,4 @@
-"""Entity networks: parameter counts of the reference, symmetries, attention against its definition."""
+"""Entity networks: the reference's parameter counts, symmetries, attention by its definition."""
 
 import pytest
 import torch
@@ -59,8 +59,7 @@ def test_attention_is_softmax_of_scaled_products(cross: bool, entities: int) -> 
             for h in range(heads):
                 cols = [slice(i * width + h * d, i * width + (h + 1) * d) for i in range(3)]
                 q, k, v = (
-                    src[m, :, b] @ w[:, c]
-                    for src, c in zip((x, source, source), cols, strict=True)
+                    src[m, :, b] @ w[:, c] for src, c in zip((x, source, source), cols, strict=True)
                 )
                 weights = torch.softmax(q @ k.T / d**0.5, dim=-1)
                 merged[:, h * d : (h + 1) * d] = weights @ v

@@ -1,0 +1,193 @@
+"""Who computes the updates: one process, or two side by side with the same results.
+
+The random draws of update k are a function of (seed, k), so no generator has to be stored or passed
+on, and two processes can draw the same batch without a word.
+"""
+
+import multiprocessing as mp
+import os
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.base import AgentContext, Metrics
+from common.buffer import Batch, Buffer
+from common.config import Config
+from common.errors import UserError
+from common.processes import signals_blocked
+
+Sums = dict[str, Tensor]  # metric -> its sum over the updates since the last reset
+
+
+class Draws:
+    """The random numbers of each update, and the batch they choose.
+
+    Args:
+        buffer: training data. batch_size: transitions per update. seed: of the run.
+    """
+
+    def __init__(self, buffer: Buffer, batch_size: int, seed: int) -> None:
+        self.buffer, self.batch_size, self.seed = buffer, batch_size, seed
+
+    def __call__(self, step: int) -> tuple[Batch, torch.Generator]:
+        """Batch of update `step`, and the generator for what else the update draws."""
+        entropy = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)
+        generator = torch.Generator(self.buffer.obs.device).manual_seed(int(entropy[0]) >> 1)
+        return self.buffer.sample(self.batch_size, generator), generator
+
+
+def add(sums: Sums, metrics: Metrics) -> None:
+    """Add the metrics of one update to the running sums, in place."""
+    for name, value in metrics.items():
+        if name in sums:
+            sums[name] += value
+        else:
+            sums[name] = value.clone()
+
+
+def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Updates":
+    """The way to update that `parallel_update` asks for; `auto` takes two processes if it can.
+
+    Raises `UserError` if two processes are asked for and cannot be had.
+    """
+    draws = Draws(buffer, config.batch_size, config.seed)
+    threads = torch.get_num_threads()
+    problem = _problem(config, agent, buffer)
+    if config.parallel_update == "always" and problem:
+        raise UserError(f"parallel_update=always is not possible: {problem}; use auto or never")
+    wanted = {"always": True, "auto": threads > 1, "never": False}[config.parallel_update]
+    if not wanted or problem:
+        return Updates(agent, draws, sums)
+    return PipelinedUpdates(agent, draws, sums, max(1, threads // 2))
+
+
+def _problem(config: Config, agent: Any, buffer: Buffer) -> str | None:
+    """Why the updates cannot be shared between two processes, if they cannot."""
+    if agent.context.device.type != "cpu":
+        return "the device is not the CPU"
+    if config.arch_eit.dropout > 0:
+        return "arch_eit.dropout draws its numbers in the order of one process"
+    if os.path.isdir("/dev/shm"):
+        disk = os.statvfs("/dev/shm")
+        if disk.f_bavail * disk.f_frsize < 1.2 * buffer.bytes:
+            return f"shared memory (/dev/shm) has no room for {buffer.bytes / 2**20:.0f} MiB"
+    return None
+
+
+class Updates:
+    """All of an update in this process."""
+
+    def __init__(self, agent: Any, draws: Draws, sums: Sums) -> None:
+        self.agent, self.draws = agent, draws
+        self._sums = sums
+
+    def run(self, step: int) -> None:
+        """Update `step`, counted from 1."""
+        add(self._sums, self.agent.update(*self.draws(step)))
+
+    def sums(self) -> Sums:
+        """Sums of the metrics since `reset`; all updates asked for are then complete."""
+        return dict(self._sums)
+
+    def reset(self) -> None:
+        """Start the sums anew."""
+        self._sums.clear()
+
+    def close(self) -> None:
+        """Let go of other processes, if any."""
+
+
+class PipelinedUpdates(Updates):
+    """Critics here, policies in a second process, one update behind.
+
+        this process   critics 1 | critics 2  | critics 3  | ...
+        the other                | policies 1 | policies 2 | ...
+
+    The policies of update k see the critic as update k left it: the other process copies it before
+    this one goes on. What the policies learn lies in shared memory, so that this process can
+    evaluate and store the agent once `sums` has made sure that no update is under way. CPU only.
+    """
+
+    def __init__(self, agent: Any, draws: Draws, sums: Sums, threads: int) -> None:
+        super().__init__(agent, draws, sums)
+        torch.set_num_threads(threads)
+        shared = {name: learner.share() for name, learner in agent.learners.items()}
+        context = mp.get_context("spawn")
+        self._pipe, end = context.Pipe()
+        policies = {k: v for k, v in sums.items() if k.split("/")[0] not in ("value", "critic")}
+        for name in policies:
+            del sums[name]
+        arguments = (end, type(agent), agent.settings, agent.context, shared, draws, policies)
+        self._process = context.Process(
+            target=_policy_process, args=(*arguments, threads), daemon=True
+        )
+        with signals_blocked():
+            self._process.start()
+        end.close()
+        self._ask(None)  # wait until it is ready
+
+    def run(self, step: int) -> None:
+        batch, _ = self.draws(step)
+        add(self._sums, self.agent.update_critics(batch))
+        self._ask(step)  # it answers as soon as it has copied the critic
+
+    def sums(self) -> Sums:
+        return self._sums | self._ask("sums")
+
+    def reset(self) -> None:
+        super().reset()
+        self._ask("reset")
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def _ask(self, request: Any) -> Any:
+        try:
+            if request is not None:
+                self._pipe.send(request)
+            return self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join()
+            code = self._process.exitcode
+            raise RuntimeError(
+                f"the process that updates the policies ended (exit code {code}); its message "
+                "stands above. The same command continues from the last checkpoint"
+            ) from error
+
+
+def _policy_process(
+    pipe: Connection,
+    Agent: type,
+    settings: Any,
+    context: AgentContext,
+    shared: dict[str, dict[str, Tensor]],
+    draws: Draws,
+    sums: Sums,
+    threads: int,
+) -> None:
+    """Serve update after update until the other end of the pipe closes."""
+    torch.set_num_threads(threads)
+    agent = Agent(settings, context)
+    critic = agent.learners["critic"].flat.data  # stays a private copy
+    for name, learner in agent.learners.items():
+        if name not in ("value", "critic"):
+            learner.adopt(shared[name])
+    pipe.send(None)
+    while True:
+        try:
+            request = pipe.recv()
+        except EOFError:
+            return
+        if request == "sums":
+            pipe.send(sums)
+        elif request == "reset":
+            sums.clear()
+            pipe.send(None)
+        else:
+            critic.copy_(shared["critic"]["flat"])
+            pipe.send(None)
+            add(sums, agent.update_policies(*draws(request)))

@@ -1,0 +1,64 @@
+"""Fixtures that several test files share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.agent_files import make_world
+from common.config import Config, compose
+from datasets.collection import collect
+
+EPISODES, LENGTH = 6, 25
+CUBES = "env_kwargs.manipobj.num_cubes=1"
+TINY = (
+    CUBES,
+    "device=cpu",
+    "threads=1",
+    "train_dataset_name=tiny",
+    f"max_episode_steps={LENGTH}",
+    "batch_size=8",
+    "num_eval_episodes=1",
+    "num_video_episodes=0",
+    "num_workers=1",
+    "arch_eit.embed_dim=8",
+    "arch_eit.h_dim=8",
+    "arch_eit.n_head=2",
+    "arch_eit.n_diffuser_layers=1",
+    "sgiql.n_diffusion_samples=3",
+    "sgiql.n_diffusion_steps=3",
+    "sgiql.subgoal_k=5",
+    "sgiql.subgoal_steps=5",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the dataset `tiny`: real episodes with one cube."""
+    data_dir = tmp_path_factory.mktemp("data")
+    mode = "env_kwargs.manipobj.mode=data_collection"
+    config = compose([CUBES, mode, f"max_episode_steps={LENGTH}"])
+    collect(
+        make_world(config),
+        name="tiny",
+        data_dir=data_dir,
+        episodes=EPISODES,
+        seed=0,
+        settings=config.collect,
+        pixels=False,
+        workers=1,
+        progress=False,
+    )
+    return data_dir
+
+
+@pytest.fixture
+def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
+    """Overrides for a training of a few small updates on `tiny`, with its output in `tmp_path`."""
+    return [*TINY, f"data_dir={tiny_data}", f"output_dir={tmp_path}"]
+
+
+@pytest.fixture
+def tiny_config(tiny_overrides: list[str]) -> Callable[..., Config]:
+    """Composes the settings of such a training, with further overrides."""
+    return lambda *overrides: compose([*tiny_overrides, *overrides])

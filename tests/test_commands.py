@@ -1,0 +1,166 @@
+"""commands/*.sh: what they run, with stubs in the place of the programs."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from common.config import Config, compose
+from common.runs import train_name
+
+REPOSITORY = Path(__file__).parent.parent
+SCRIPTS = sorted((REPOSITORY / "commands").glob("*.sh"))
+REQUIREMENTS = {
+    "quickstart.sh": ["requirements.txt"],
+    "test.sh": ["requirements.txt", "tests/requirements.txt"],
+}
+STUB = """#!/usr/bin/env bash
+IFS=$'\\t'
+echo "${0##*/}"$'\\t'"$*" >> "$CALLS"
+"""
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of the commands, with a virtual environment that only notes what is asked of it."""
+    root = tmp_path / "my project"
+    shutil.copytree(REPOSITORY / "commands", root / "commands")
+    binaries = root / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for program in ("python", "ruff"):
+        (binaries / program).write_text(STUB)
+        (binaries / program).chmod(0o755)
+    (root / "tests").mkdir()
+    for files in REQUIREMENTS.values():
+        for name in files:
+            shutil.copy(REPOSITORY / name, root / name)
+        wanted = "".join((root / name).read_text() for name in files).rstrip("\n")
+        stamp = "_".join(files).replace("/", "_")
+        (root / ".venv" / f"installed-{stamp}").write_text(wanted)
+    return root
+
+
+def calls(root: Path, script: str, *arguments: str, **variables: str) -> list[list[str]]:
+    """Run a command to its end: what it asked of the stubs, program and arguments."""
+    record = root / "calls"
+    record.unlink(missing_ok=True)
+    result = subprocess.run(
+        ["bash", str(root / "commands" / script), *arguments],
+        env=os.environ | {"CALLS": str(record)} | variables,
+        cwd=root.parent,  # wherever it is called from
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return [line.split("\t") for line in record.read_text().splitlines()]
+
+
+def settings(root: Path, *arguments: str) -> dict[str, list[Config]]:
+    """The settings of each script that the quickstart runs, checked as the script checks them."""
+    found: dict[str, list[Config]] = {}
+    for program, script, *overrides in calls(root, "quickstart.sh", *arguments):
+        assert program == "python"
+        if script.endswith(".py"):
+            found.setdefault(script, []).append(compose(overrides))
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_executable_and_parse(script):
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_quickstart_runs_scripts_that_exist_with_settings_that_they_accept(project):
+    found = settings(project)
+    assert list(found) == ["collect.py", "train.py", "evaluate.py"]
+    assert [len(configs) for configs in found.values()] == [1, 1, 2]
+    assert all((REPOSITORY / script).exists() for script in found)
+
+
+def test_the_quickstart_runs_modules_that_exist(project):
+    modules = [call[2] for call in calls(project, "quickstart.sh") if call[1] == "-m"]
+    assert modules == ["common.plots", "common.summary"]
+    assert all((REPOSITORY / f"{m.replace('.', '/')}.py").exists() for m in modules)
+
+
+def test_the_quickstart_trains_on_what_it_collects_and_evaluates_what_it_trains(project):
+    found = settings(project)
+    (collecting,), (training,) = found["collect.py"], found["train.py"]
+    assert "data_collection" in collecting.world.mode
+    assert training.world.mode == "task"
+    assert collecting.dataset_name == training.train_dataset_name
+    assert collecting.world.num_cubes == training.world.num_cubes
+    assert collecting.data_dir == training.data_dir
+    run = f"{training.output_dir}/train/{training.run_name or train_name(training)}"
+    subgoals, plain = found["evaluate.py"]
+    assert subgoals.eval_checkpoint == plain.eval_checkpoint == run
+    assert not subgoals.agent_settings.disable_subgoal
+    assert plain.agent_settings.disable_subgoal
+    assert subgoals.eval_variant_name != plain.eval_variant_name
+    folders = [call[3] for call in calls(project, "quickstart.sh") if call[1] == "-m"]
+    assert folders == [run, run]
+
+
+def test_overrides_of_the_quickstart_reach_training(project):
+    (training,) = settings(project, "steps=123", "seed=4")["train.py"]
+    assert (training.steps, training.seed) == (123, 4)
+
+
+def test_the_quickstart_evaluates_again_only_what_is_older_than_the_agent(project):
+    (training,) = settings(project)["train.py"]
+    last = project / training.output_dir / "train" / training.run_name / "last.safetensors"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    for moment, variant in ((-10, "no-subgoals"), (10, "subgoals")):
+        folder = f"sgiql_manipobj-v0_0_{variant}_20250101-000000"
+        metrics = project / training.output_dir / "eval" / folder / "metrics.json"
+        metrics.parent.mkdir(parents=True)
+        metrics.touch()
+        when = last.stat().st_mtime + moment
+        os.utime(metrics, (when, when))
+    (again,) = settings(project)["evaluate.py"]
+    assert again.eval_variant_name == "no-subgoals"
+
+
+def test_the_quickstart_ends_where_a_phase_fails(project):
+    stub = project / ".venv" / "bin" / "python"
+    stub.write_text(f'{STUB}[ "$1" != train.py ] || exit 130\n')
+    record = project / "calls"
+    command = ["bash", str(project / "commands" / "quickstart.sh")]
+    environment = os.environ | {"CALLS": str(record)}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 130
+    assert record.read_text().splitlines()[-1].split("\t")[1] == "train.py"
+
+
+def test_setup_installs_once_for_each_list_of_requirements(project):
+    (project / "requirements.txt").write_text("torch==9.9\n")
+    first, *_ = calls(project, "quickstart.sh")
+    assert first[1:4] == ["-m", "pip", "install"]
+    assert first[-2:] == ["-r", "requirements.txt"]
+    assert "pip" not in calls(project, "quickstart.sh")[0]
+    assert "pip" in calls(project, "test.sh")[0]
+    for script in REQUIREMENTS:
+        assert "pip" not in calls(project, script)[0]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_the_environment_may_lie_elsewhere(project, absolute):
+    (project / ".venv").rename(project / "elsewhere")
+    place = str(project / "elsewhere") if absolute else "elsewhere"
+    assert calls(project, "quickstart.sh", VENV=place)[0][1] == "collect.py"
+
+
+def test_the_test_command_checks_style_and_runs_the_tests(project):
+    found = calls(project, "test.sh", "-k", "buffer")
+    assert [call[0] for call in found] == ["ruff", "ruff", "python"]
+    assert found[-1][1:] == ["-m", "pytest", "-k", "buffer"]
+
+
+def test_ci_runs_the_test_command():
+    script = REPOSITORY / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert re.search(r"commands/test\.sh", script.read_text())
