@@ -331,11 +331,13 @@ def wait_for(process: subprocess.Popen, happened) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_process_leaves_no_trace(tiny_overrides, monkeypatch, reference):
+@pytest.mark.parametrize("parallel", ["never", "always"])
+def test_a_killed_process_leaves_no_trace(parallel, tiny_overrides, monkeypatch, reference):
+    """Updated by one process or by two, it ends as the undisturbed run of one process."""
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     rhythm = ("steps=60", "log_freq=7", "checkpoint_freq=10", "eval_freq=60")
     rhythm += ("max_episode_steps=3",)
-    command = [*tiny_overrides, *rhythm]
+    command = [*tiny_overrides, *rhythm, f"parallel_update={parallel}"]
     folder = folder_of(compose(command))
     with start(command) as process:
         wait_for(process, (folder / "last.safetensors").exists)
