@@ -38,17 +38,16 @@ class Trainer:
     """
 
     def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:
-        self.config, self.setup, self.folder = config, setup, folder
+        self.config, self.setup, self.buffer, self.folder = config, setup, buffer, folder
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
-        sums = self._restore() if self.last.exists() else {}
+        self.sums = self._restore() if self.last.exists() else {}  # of metrics not yet logged
         self.saved = self._position  # of the `last` checkpoint
         self.train_log = MetricsLog(folder / "train.csv", self.step or None)
         self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
         self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
         self.tracker = Tracker(config, folder, config.raw)
-        self.updates = make_updates(config, setup.agent, buffer, sums)
 
     @property
     def last(self) -> Path:
@@ -68,6 +67,7 @@ class Trainer:
         config = self.config
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
         bar = tqdm(total=config.steps, initial=self.step, desc="train", unit=" updates")
+        self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums)
         with _stop_on_signal() as received, contextlib.closing(self.updates), bar:
             self._evaluate_if_due(received)
             while self.step < config.steps and not received:
