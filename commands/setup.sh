@@ -15,7 +15,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     echo "installing $* into $venv (a few minutes, once)"
     requirements=()
     for file in "$@"; do requirements+=(-r "$file"); done
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${requirements[@]}"
+    "$venv/bin/python" -m pip install --disable-pip-version-check "${requirements[@]}"
     printf '%s' "$wanted" > "$stamp"
 fi
 PATH="$(cd "$venv/bin" && pwd):$PATH"

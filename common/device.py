@@ -1,11 +1,11 @@
 """Which device computes, and with how many threads."""
 
-import os
 import platform
 
 import torch
 
 from common.errors import UserError
+from common.processes import available_cores
 
 
 def resolve_device(name: str) -> torch.device:
@@ -37,13 +37,6 @@ def describe_device(device: torch.device) -> dict[str, str | int]:
     else:
         name = platform.processor() or platform.machine()
     return {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _count(kind: str) -> int:

@@ -8,10 +8,9 @@ slot is ever asked to film: several renderers in one process are known to hang.
 
 import contextlib
 import multiprocessing
-import os
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.processes import signals_blocked
+from common.processes import signals_blocked, single_threaded
 from envs.base import World
 
 TIME_LIMIT = 600.0  # seconds; the first reply includes imports and model compilation
@@ -191,7 +190,7 @@ class EnvPool:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, world, pixels), daemon=True)
         self._connections.append(ours)
-        with _environment_variable("OMP_NUM_THREADS", "1"), signals_blocked():
+        with single_threaded(), signals_blocked():
             process.start()
         self._processes.append(process)
         theirs.close()  # so that the worker's death ends our end of the pipe
@@ -275,17 +274,3 @@ class EnvPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _environment_variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable for processes started in the block; a started one reads it before any code."""
-    previous = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = previous

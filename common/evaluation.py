@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.device import available_cores
 from common.env_pool import EnvPool, Reply, Start, Step
 from common.observations import Normaliser, Observation
+from common.processes import available_cores
 from common.statistics import Interval, average, proportion
 from common.video import Clip
 from envs.base import World

@@ -9,7 +9,6 @@ and a collection that was killed continues where it was.
 import contextlib
 import fcntl
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import write_json
+from common.processes import available_cores
 from datasets.store import (
     FORMAT,
     FORMAT_VERSION,
@@ -72,7 +72,7 @@ def collect(
         dataset = _prepare(folder, header)
         jobs = [(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
-            _collect_missing(recipe, dataset, jobs, workers or _cores(), progress)
+            _collect_missing(recipe, dataset, jobs, workers or available_cores(), progress)
         else:
             print(f"{folder} is already collected: {dataset.progress()}")
         _finish(dataset)
@@ -233,7 +233,3 @@ def _exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise UserError(f"another process is collecting into {folder}") from error
         yield
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -6,7 +6,6 @@ side notices that the other one ended, however it ended.
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 
 from common.errors import UserError
+from common.processes import signals_blocked, single_threaded
 
 REPORT_SECONDS = 0.2  # how often a worker reports its steps, and notices that the parent is gone
 STOP_SECONDS = 10.0  # time a worker has to notice it
@@ -125,7 +125,7 @@ def _started(count: int, recipe: Recipe) -> Iterator[list[_Worker]]:
     """Worker processes; on leaving, their pipes close, which ends them."""
     workers: list[_Worker] = []
     try:
-        with _inherited():
+        with single_threaded(), signals_blocked():
             for _ in range(count):
                 workers.append(_Worker(recipe))
         yield workers
@@ -134,22 +134,6 @@ def _started(count: int, recipe: Recipe) -> Iterator[list[_Worker]]:
             worker.connection.close()
         for worker in workers:
             worker.join()
-
-
-@contextlib.contextmanager
-def _inherited() -> Iterator[None]:
-    """What workers inherit: one thread each, and SIGINT ignored (Ctrl-C is the parent's affair)."""
-    threads = os.environ.get("OMP_NUM_THREADS")
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
 
 
 @contextlib.contextmanager

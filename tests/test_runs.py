@@ -9,8 +9,9 @@ import torch
 
 from common import runs
 from common.config import ROOT, compose
-from common.device import available_cores, describe_device, resolve_device, set_threads
+from common.device import describe_device, resolve_device, set_threads
 from common.errors import UserError
+from common.processes import available_cores
 from common.runs import new_eval_folder, open_run, train_name
 
 HOLD = """
