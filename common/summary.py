@@ -29,13 +29,13 @@ def table(found: dict[str, tuple[Path, dict[str, Any]]]) -> str:
     """One line per variant: each metric's mean with its 95 % interval."""
     width = max(map(len, found))
     heading = f"{'':{width}}  {'updates':>8}  {'episodes':>8}"
-    lines = [heading + "".join(f"{column:>24}" for column in COLUMNS)]
+    lines = [heading + "".join(f"{column:>27}" for column in COLUMNS)]
     for variant, (_, metrics) in found.items():
         line = f"{variant:{width}}  {metrics['updates']:8}  {metrics['episodes']:8}"
         for column in COLUMNS:
             figure = metrics["summary"][column]
             text = f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
-            line += f"{text:>24}"
+            line += f"{text:>27}"
         lines.append(line)
     return "\n".join(lines)
 
