@@ -23,6 +23,13 @@ echo "${0##*/}"$'\\t'"$*" >> "$CALLS"
 """
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    """The settings of whoever runs the tests must not reach the scripts."""
+    for name in ("VENV", "PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A copy of the commands, with a virtual environment that only notes what is asked of it."""
