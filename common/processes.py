@@ -23,17 +23,22 @@ def signals_blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """Give processes started in the block one thread each: they read it before any code runs."""
-    previous = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable for what is imported or started in the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        if previous is None:
-            del os.environ["OMP_NUM_THREADS"]
+        if before is None:
+            del os.environ[name]
         else:
-            os.environ["OMP_NUM_THREADS"] = previous
+            os.environ[name] = before
+
+
+def single_threaded() -> contextlib.AbstractContextManager[None]:
+    """Give processes started in the block one thread each: they read it before any code runs."""
+    return environment_variable("OMP_NUM_THREADS", "1")
 
 
 def available_cores() -> int:

@@ -13,11 +13,11 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from common.processes import environment_variable
 
 if TYPE_CHECKING:
     import mujoco
@@ -45,18 +45,9 @@ def backend() -> str:
     return "cgl" if sys.platform == "darwin" else "glfw"
 
 
-@contextmanager
-def without_backend() -> Iterator[None]:
+def without_backend() -> AbstractContextManager[None]:
     """Import MuJoCo in here: no OpenGL library is loaded, whatever `MUJOCO_GL` says."""
-    before = os.environ.get("MUJOCO_GL")
-    os.environ["MUJOCO_GL"] = "disable"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MUJOCO_GL"]
-        else:
-            os.environ["MUJOCO_GL"] = before
+    return environment_variable("MUJOCO_GL", "disable")
 
 
 def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
