@@ -32,11 +32,11 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import read_json
+from datasets.source import SPLITS, EpisodeSource, first_part
 
 FORMAT = "hecrl-dataset"
 FORMAT_VERSION = 1
 HEADER = "header.json"
-SPLITS = ("train", "val")
 CHUNK_ROWS = 50  # rows of one chunk at most ...
 CHUNK_BYTES = 2**20  # ... and its bytes: a reader of a few frames should not unpack hundreds
 
@@ -143,17 +143,21 @@ class _ColumnWriter:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(EpisodeSource):
     """A dataset folder and its header; reads whole episodes.
 
     `header` keys: format, format_version, name; command (that made it); environment, settings,
-    multiview, max_episode_steps, versions (`World.describe`); seed; collection (settings of the
-    scripted policies); pixels; columns (name -> shape of a row, dtype); qpos_layout; episodes
-    (split -> number wanted); complete; and rows (split -> number) once complete.
+    multiview, max_episode_steps, versions (`World.describe`); pixels; columns (name -> shape of a
+    row, dtype); qpos_layout; episodes (split -> number wanted); complete; rows (split -> number)
+    once complete. Of own collections also seed and collection (settings of the scripted policies),
+    of merged ones shards (`datasets.merge`), of imported ones source (`datasets.npz_dataset`).
     """
 
     folder: Path
     header: dict[str, Any]
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     @classmethod
     def open(cls, data_dir: str | Path, name: str, overrides: Sequence[str] = ()) -> "Dataset":
@@ -191,32 +195,21 @@ class Dataset:
         have = sum(len(self.episodes(split)) for split in SPLITS)
         return f"{have} of {sum(self.header['episodes'].values())} episodes"
 
-    def load(
-        self, columns: Sequence[str], split: str = "train", div: int = 1
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Read whole columns of the first 1/`div` of the episodes (whole ones, at least one).
+    def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
+        """Rows of each episode on disk, (E,) int64, without reading the data."""
+        rows = []
+        for index in self._chosen(split, div):
+            with self._open_episode(split, index, ["terminals"]) as (_, length):
+                rows.append(length)
+        return np.array(rows, np.int64)
 
-        Returns the columns, each a contiguous (R, ...) array of its stored dtype with the episodes
-        one after another, and the episodes' lengths (E,) int64, which sum to R.
-        """
-        indices = self.episodes(split)
-        if not indices:
-            raise UserError(f"dataset {self.folder} has no {split} episodes")
-        indices = indices[: max(1, len(indices) // div)]
-        # Filled in place up to the real number of rows: pages never touched take no memory.
-        capacity = len(indices) * self.header["max_episode_steps"]
-        arrays = {
-            name: np.empty((capacity, *self._shape(name)), self._dtype(name)) for name in columns
-        }
-        lengths = np.zeros(len(indices), np.int64)
-        start = 0
-        for i, index in enumerate(tqdm(indices, f"reading {self.folder.name}", delay=2, unit="ep")):
-            with self._open_episode(split, index, columns) as (stored, length):
-                for name, array in arrays.items():
-                    stored[name].read_direct(array, dest_sel=np.s_[start : start + length])
-            lengths[i] = length
-            start += length
-        return {name: array[:start] for name, array in arrays.items()}, lengths
+    def stream(
+        self, columns: Sequence[str], split: str = "train", div: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The episodes in order: column -> (T, ...). Raises UserError for a damaged file."""
+        chosen = self._chosen(split, div)
+        for index in tqdm(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
+            yield self.read_episode(split, index, columns)
 
     def read_episode(
         self, split: str, index: int, columns: Sequence[str] | None = None
@@ -226,20 +219,16 @@ class Dataset:
         with self._open_episode(split, index, names) as (stored, _):
             return {name: column[()] for name, column in stored.items()}
 
-    def lengths(self, split: str) -> np.ndarray:
-        """Rows of each episode on disk, (E,) int64, without reading the data."""
-        rows = []
-        for index in self.episodes(split):
-            with self._open_episode(split, index, ["terminals"]) as (_, length):
-                rows.append(length)
-        return np.array(rows, np.int64)
+    def _chosen(self, split: str, div: int) -> list[int]:
+        indices = self.episodes(split)
+        return indices[: first_part(len(indices), div)]
 
     @contextmanager
     def _open_episode(
         self, split: str, index: int, columns: Sequence[str]
     ) -> Iterator[tuple[dict[str, h5py.Dataset], int]]:
         """The stored columns of an episode and its length; damage becomes a UserError."""
-        expected = {name: (self._shape(name), self._dtype(name)) for name in columns}
+        expected = {name: self.column(name) for name in columns}
         path = episode_path(self.folder, split, index)
         try:
             with h5py.File(path, "r", locking=False) as file:
@@ -252,25 +241,15 @@ class Dataset:
                 yield stored, lengths.pop()
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"{path} is damaged ({error}); delete it and collect that episode again with "
+                f"{path} is damaged ({error}); delete it and make that episode again with "
                 f"`{self.header['command']}`"
             ) from error
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self.header["columns"]:
-            hint = "; collect with obs=rgb to store images" if name == "observations" else ""
-            known = ", ".join(self.header["columns"])
-            raise UserError(f"dataset {self.folder} has no column {name} (it has {known}){hint}")
-        return tuple(self.header["columns"][name]["shape"])
-
-    def _dtype(self, name: str) -> np.dtype:
-        return np.dtype(self.header["columns"][name]["dtype"])
 
     def _require_complete(self) -> None:
         if any(self.missing(split) for split in SPLITS):
             raise UserError(
-                f"dataset {self.folder} is incomplete: it has {self.progress()}; continue its "
-                f"collection with `{self.header['command']}`"
+                f"dataset {self.folder} is incomplete: it has {self.progress()}; "
+                f"`{self.header['command']}` continues it"
             )
 
 

@@ -177,7 +177,7 @@ def test_killed_collection_continues_as_if_undisturbed(tmp_path: Path) -> None:
         process.kill()
         wait_for(lambda: not any(map(alive, workers)), seconds=10)  # none outlives its parent
     assert not read_json(folder / "header.json")["complete"]
-    with pytest.raises(UserError, match="of 11 episodes; continue its collection"):
+    with pytest.raises(UserError, match="of 11 episodes; .* continues it"):
         Dataset.open(tmp_path / "killed", "points")
     resumed = run(tmp_path / "killed", world=point_world(**SLOW), workers=2)
     undisturbed = run(tmp_path / "undisturbed", world=point_world(**SLOW), workers=2)
@@ -249,7 +249,7 @@ def test_other_settings_are_refused(tmp_path: Path, changes: dict, message: str)
     run(tmp_path)
     with pytest.raises(UserError) as error:
         run(tmp_path, **changes)
-    assert f"was collected with {message}; choose another dataset_name" in str(error.value)
+    assert f"was made with {message}; choose another name" in str(error.value)
 
 
 def test_other_simulator_version_matters_only_while_incomplete(tmp_path: Path, monkeypatch) -> None:
@@ -266,7 +266,7 @@ def test_two_collections_do_not_mix(tmp_path: Path) -> None:
     folder.mkdir()
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is collecting into"):
+        with pytest.raises(UserError, match="another process is writing into"):
             run(tmp_path)
     run(tmp_path, episodes=1)
 
