@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import read_json
+from datasets.disk import Disk
 from datasets.source import SPLITS, EpisodeSource, first_part
 
 FORMAT = "hecrl-dataset"
@@ -59,7 +60,8 @@ class EpisodeWriter:
         self.path = path
         # The process id keeps a dying worker of a killed collection apart from its successor.
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = h5py.File(self._partial, "w", libver=("v110", "v110"), locking=False)
+        self._disk = Disk(self._partial)
+        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"), locking=False)
         self._columns = {
             name: _ColumnWriter(self._file, name, shape, np.dtype(dtype))
             for name, (shape, dtype) in columns.items()
@@ -67,11 +69,15 @@ class EpisodeWriter:
         self.rows = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row: a value for every column. Raises ValueError or TypeError if one misfits."""
+        """Add one row: a value for every column.
+
+        Raises ValueError or TypeError if one misfits, UserError if the disk refuses.
+        """
         if row.keys() != self._columns.keys():
             raise ValueError(f"a row has {sorted(row)}, the columns are {sorted(self._columns)}")
         for name, value in row.items():
             self._columns[name].append(np.asarray(value))
+        self._disk.check()
         self.rows += 1
 
     def __enter__(self) -> Self:
@@ -85,6 +91,7 @@ class EpisodeWriter:
     ) -> None:
         with ExitStack() as cleanup:  # removes the partial file when the commit fails as well
             cleanup.callback(self._partial.unlink, missing_ok=True)
+            cleanup.callback(self._disk.close)
             cleanup.callback(self._file.close)
             if kind is None:
                 self._commit()
@@ -95,9 +102,8 @@ class EpisodeWriter:
         for column in self._columns.values():
             column.flush()
         self._file.close()
-        with open(self._partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._partial, self.path)
+        self._disk.close()
+        self._disk.commit(self.path)
 
 
 class _ColumnWriter:
