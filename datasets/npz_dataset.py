@@ -6,6 +6,7 @@ column; an episode ends where `terminals` is not zero. Only the columns asked fo
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,25 @@ class NpzDataset(EpisodeSource):
             for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
                 yield {name: _cast(readers[name].read(length), types[name]) for name in types}
 
+    def read_episode(
+        self, split: str, index: int, columns: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Columns (all by default) of one episode, each (T, ...); unpacks those before it."""
+        names = list(self.header["columns"]) if columns is None else columns
+        return next(islice(self.stream(names, split), index, None))
+
+    def problems(self) -> Iterator[str]:
+        """Read everything; a line for each damaged column."""
+        for split in self._files():
+            for name in self.header["columns"]:
+                try:
+                    for _ in self.stream([name], split):
+                        pass
+                except UserError as error:
+                    yield f"{split}: {error}"
+
     def _files(self) -> dict[str, Path]:
-        validation = self.path.with_name(f"{self.path.stem}-val.npz")
+        validation = validation_file(self.path)
         return {"train": self.path} | ({"val": validation} if validation.is_file() else {})
 
     def _recognise(self, world: World) -> dict:
@@ -96,10 +114,19 @@ def open_dataset(data_dir: str | Path, name: str, world: World) -> EpisodeSource
 
     Raises UserError if there is neither, or if it is incomplete or damaged.
     """
-    file = Path(data_dir) / f"{name}.npz"
-    if file.is_file() and not (Path(data_dir) / name).is_dir():
-        return NpzDataset(file, world)
+    if is_npz(data_dir, name):
+        return NpzDataset(Path(data_dir) / f"{name}.npz", world)
     return Dataset.open(data_dir, name, world.collect_overrides())
+
+
+def is_npz(data_dir: str | Path, name: str) -> bool:
+    """Whether the dataset `name` is a file; a folder of that name goes before it."""
+    return (Path(data_dir) / f"{name}.npz").is_file() and not (Path(data_dir) / name).is_dir()
+
+
+def validation_file(path: Path) -> Path:
+    """The file of the validation episodes that belongs to a file of training episodes."""
+    return path.with_name(f"{path.stem}-val.npz")
 
 
 def _cast(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -33,6 +33,16 @@ class EpisodeSource(ABC):
     ) -> Iterator[dict[str, np.ndarray]]:
         """The episodes in order: column -> (T, ...). Raises UserError for a damaged file."""
 
+    @abstractmethod
+    def read_episode(
+        self, split: str, index: int, columns: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Columns (all by default) of one episode, each (T, ...)."""
+
+    @abstractmethod
+    def problems(self) -> Iterator[str]:
+        """Read everything; a line, naming file and split, for each part that is damaged."""
+
     def column(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape of a row and type of a column. Raises UserError if there is none of that name."""
         columns = self.header["columns"]

@@ -217,6 +217,15 @@ class Dataset(EpisodeSource):
         for index in tqdm(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
             yield self.read_episode(split, index, columns)
 
+    def problems(self) -> Iterator[str]:
+        """Read everything; a line for each damaged file."""
+        parts = [(split, index) for split in SPLITS for index in self.episodes(split)]
+        for split, index in tqdm(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
+            try:
+                self.read_episode(split, index)
+            except UserError as error:
+                yield f"{split} episode {index}: {error}"
+
     def read_episode(
         self, split: str, index: int, columns: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:

@@ -152,6 +152,29 @@ class World(ABC):
     def entities_state(self, entities: Tensor) -> Tensor:
         """Turn entity rows (..., num_entities, entity_dim) back into states (..., state_dim)."""
 
+    def statistics(
+        self, columns: Mapping[str, np.ndarray], lengths: np.ndarray
+    ) -> dict[str, float]:
+        """Return figures that say what recorded episodes are like; each is a mean over rows.
+
+        Args:
+            columns: stored columns (R, ...), images left out, the episodes one after another.
+            lengths: rows of each episode (E,).
+        """
+        sizes = np.abs(columns["actions"]).mean(axis=0, dtype=np.float64)
+        return {f"mean |action {i}|": float(size) for i, size in enumerate(sizes)}
+
+    def replay(self, env: gym.Env, row: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw a stored row in `env`, which was reset; nothing is simulated.
+
+        Returns:
+            A frame (height, width, 3) uint8 for people to look at.
+
+        Raises:
+            UserError: if the stored columns do not say enough, or no frames can be drawn.
+        """
+        raise UserError(f"stored episodes of {self.name} cannot be drawn")
+
     @abstractmethod
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted agent that collects data in `env` (made by `make`)."""

@@ -177,7 +177,7 @@ def test_killed_collection_continues_as_if_undisturbed(tmp_path: Path) -> None:
         process.kill()
         wait_for(lambda: not any(map(alive, workers)), seconds=10)  # none outlives its parent
     assert not read_json(folder / "header.json")["complete"]
-    with pytest.raises(UserError, match="of 11 episodes; .* continues it"):
+    with pytest.raises(UserError, match=r"of 11 episodes; .* continues it"):
         Dataset.open(tmp_path / "killed", "points")
     resumed = run(tmp_path / "killed", world=point_world(**SLOW), workers=2)
     undisturbed = run(tmp_path / "undisturbed", world=point_world(**SLOW), workers=2)
