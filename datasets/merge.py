@@ -69,14 +69,17 @@ def _check_alike(datasets: list[Dataset]) -> None:
 
 
 def _check_distinct(shards: list[dict[str, Any]]) -> None:
-    """Equal seeds, or equal files, mean equal episodes."""
+    """Equal seeds, or equal contents of imported files, mean equal episodes."""
     seen: dict[str, str] = {}
     for shard in shards:
-        key = f"seed {shard['seed']}" if shard["source"] is None else f"file {shard['source']}"
+        key, reason = f"seed {shard['seed']}", f"both are of seed {shard['seed']}"
+        if shard["source"]:
+            key = str({split: file["crc32"] for split, file in shard["source"].items()})
+            reason = f"both come from {shard['source']['train']['file']}"
         if key in seen:
             raise UserError(
-                f"{seen[key]} and {shard['name']} hold the same episodes ({key[:100]}); leave one "
-                "out, or collect it again with another seed"
+                f"{seen[key]} and {shard['name']} hold the same episodes, {reason}; leave one out, "
+                "or collect it again with another seed"
             )
         seen[key] = shard["name"]
 

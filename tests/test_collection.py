@@ -15,40 +15,14 @@ import pytest
 
 from common.errors import UserError
 from common.files import read_json
-from datasets.collection import EpisodeRecipe, collect
+from datasets.collection import EpisodeRecipe
 from datasets.store import SPLITS, Dataset, episode_path
-from tests.fakes import COLLECT, FRAME, PointWorld, point_world
+from tests.datasets import assert_same_data, run
+from tests.fakes import COLLECT, FRAME, point_world
 from tests.manipobj_worlds import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOW = {"step_seconds": 0.01}  # an episode of 30 steps takes 0.3 s
-
-
-def run(
-    data_dir: Path, name: str = "points", world: PointWorld | None = None, **changes: Any
-) -> Dataset:
-    arguments = {
-        "episodes": 10,
-        "seed": 3,
-        "settings": COLLECT,
-        "pixels": False,
-        "workers": 1,
-        "progress": False,
-        "command": f"python collect.py dataset_name={name}",
-    }
-    collect(world or point_world(), name=name, data_dir=data_dir, **(arguments | changes))
-    return Dataset.open(data_dir, name)
-
-
-def assert_same_data(a: Dataset, b: Dataset) -> None:
-    for split in SPLITS:
-        assert a.episodes(split) == b.episodes(split)
-        for index in a.episodes(split):
-            first, second = a.read_episode(split, index), b.read_episode(split, index)
-            assert first.keys() == second.keys()
-            for name, array in first.items():
-                assert array.dtype == second[name].dtype
-                assert array.tobytes() == second[name].tobytes(), (split, index, name)
 
 
 def files(folder: Path) -> set[str]:
@@ -62,7 +36,7 @@ def background(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen]:
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
         "from tests.fakes import point_world\n"
-        "from tests.test_collection import run\n"
+        "from tests.datasets import run\n"
         f"run(Path(sys.argv[1]), world=point_world(**{settings!r}), workers=2)"
     )
     process = subprocess.Popen(
