@@ -11,7 +11,6 @@ import numpy as np
 from datasets.source import EpisodeSource
 from envs.base import World
 
-LARGEST_ROW = 4096  # bytes; images and masks are wider, and left unread
 BATCH_ROWS = 50_000  # that a world makes statistics of at a time
 
 
@@ -42,9 +41,8 @@ class Range:
 
 
 def narrow(dataset: EpisodeSource) -> list[str]:
-    """Columns whose rows are small enough to read all of them."""
-    sizes = {name: dataset.column(name) for name in dataset.header["columns"]}
-    return [n for n, (shape, t) in sizes.items() if math.prod(shape) * t.itemsize <= LARGEST_ROW]
+    """Columns of numbers and vectors; images and masks have more axes, and are left unread."""
+    return [name for name in dataset.header["columns"] if len(dataset.column(name)[0]) <= 1]
 
 
 def summarise(

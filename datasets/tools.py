@@ -38,9 +38,7 @@ def world_of(header: Mapping[str, Any]) -> World:
         kind = lookup(WORLDS, header["environment"], "environment")
         settings = build(kind.Settings, header["settings"], f"env_kwargs.{kind.section}")
     except SettingError as error:
-        raise UserError(
-            f"the dataset was recorded with settings of another version: {error}"
-        ) from error
+        raise UserError(f"the settings are of another version of this code: {error}") from error
     return kind(
         settings, max_episode_steps=header["max_episode_steps"], multiview=header["multiview"]
     )
