@@ -11,6 +11,7 @@ command; an export appears when it is whole.
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,11 @@ def export_npz(dataset: EpisodeSource, file: str | Path) -> list[Path]:
             raise UserError(f"{target} exists; remove it or choose another name")
     lengths = {split: dataset.lengths(split) for split in SPLITS}
     made = [split for split in SPLITS if len(lengths[split])]
-    for split in reversed(made):  # with the training file, all is there
-        _write(dataset, split, int(lengths[split].sum()), targets[split])
+    with ExitStack() as undo:
+        for split in reversed(made):  # with the training file, all is there
+            _write(dataset, split, int(lengths[split].sum()), targets[split])
+            undo.callback(targets[split].unlink)
+        undo.pop_all()
     return [targets[split] for split in made]
 
 
