@@ -1,4 +1,4 @@
-"""Every setting of the three scripts: its type and range. The defaults stand in `config.yaml`."""
+"""Every setting of the scripts: its type and range. The defaults stand in `config.yaml`."""
 
 import dataclasses
 import functools
@@ -95,11 +95,14 @@ class Config(Options):
     """All settings of one command, checked; sections of agents and worlds not chosen are left out.
 
     `arch_eit` is the section of that name (`agents.networks.EITSettings`), `world` that of the
-    chosen task in `env_kwargs`, `agent_settings` that of the chosen agent; `collect` is for
-    `collect.py`; `raw` has all keys of `config.yaml` in a plain dictionary.
+    chosen task in `env_kwargs`, `agent_settings` that of the chosen agent; `encoder` and
+    `encoder_settings`, the section of the chosen kind in it, are for `visual_encoders.train`,
+    `collect` for `collect.py`; `raw` has all keys of `config.yaml` in a plain dictionary.
     """
 
     arch_eit: Any
+    encoder: Any
+    encoder_settings: Any
     world: Any
     agent_settings: Any
     collect: CollectSettings
@@ -118,12 +121,15 @@ def parse(raw: Mapping[str, Any]) -> Config:
     checked = settings.build(_schema(), plain)
     _check_together(checked)
 
-    def part(cls: type) -> dict[str, Any]:
-        return {field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)}
+    def part(cls: type, section: Any = checked) -> dict[str, Any]:
+        return {field.name: getattr(section, field.name) for field in dataclasses.fields(cls)}
 
+    EncoderOptions = load("visual_encoders.settings:EncoderOptions")
     return Config(
         **part(Options),
         arch_eit=checked.arch_eit,
+        encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
+        encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
         world=getattr(checked.env_kwargs, load(WORLDS[checked.task]).section),
         agent_settings=getattr(checked, checked.agent),
@@ -139,13 +145,17 @@ def identity(config: Config) -> dict[str, Any]:
         f"env_kwargs.{section}": config.world,
         config.agent: config.agent_settings,
     }
-    fields = [("", config, field) for field in dataclasses.fields(Options)]
-    fields += [
-        (path, part, field) for path, part in parts.items() for field in dataclasses.fields(part)
-    ]
+    settings_of = decisive("", config, Options)
+    for path, part in parts.items():
+        settings_of |= decisive(path, part, type(part))
+    return settings_of
+
+
+def decisive(path: str, part: Any, cls: type) -> dict[str, Any]:
+    """Return, by dotted key under `path`, the fields of `cls` in `part` that tell runs apart."""
     return {
         settings.join(path, field.name): getattr(part, field.name)
-        for path, part, field in fields
+        for field in dataclasses.fields(cls)
         if field.metadata.get("identity", True)
     }
 
@@ -182,9 +192,10 @@ def _schema() -> type:
     # Loaded here, not at the top: worker processes import this module and do without torch.
     agents = [(name, load(target).Settings) for name, target in AGENTS.items()]
     eit = load("agents.networks:EITSettings")
+    encoder = load("visual_encoders.settings:encoder_schema")()
     return dataclasses.make_dataclass(
         "Schema",
-        [("env_kwargs", env_kwargs), ("arch_eit", eit), *agents],
+        [("env_kwargs", env_kwargs), ("arch_eit", eit), ("encoder", encoder), *agents],
         bases=(Options, CollectSettings),
         frozen=True,
     )

@@ -1,1 +1,9 @@
-"""Image encoders: what turns frames into the particles or latents that agents see."""
+"""Image encoders: what turns frames into the particles or latents that agents see.
+
+`ENCODERS` are those that can be trained, by their name in `config.yaml`. To add one: its
+`EncoderModel`, its section in `encoder`, and a line here.
+"""
+
+ENCODERS = {
+    "vqvae": "visual_encoders.vqvae.training:VQVAETraining",
+}
