@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from common.errors import UserError
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.vqvae.layers import Attention, Downsample
-from visual_encoders.vqvae.model import VQVAE, VQVAESettings, load_vqvae
+from visual_encoders.vqvae.model import VQVAE, VQVAESettings
 from visual_encoders.vqvae.perceptual import LPIPS, PREFIX, load_lpips
+from visual_encoders.vqvae.published import load
 from visual_encoders.vqvae.quantiser import Quantiser
 from visual_encoders.vqvae.training import VQVAETraining, VQVAETrainingSettings
 
@@ -104,21 +105,21 @@ def test_entries_are_those_of_published_checkpoints():
 
 def test_golden_vectors(published):
     golden = np.load(FIXTURES / "vqvae_golden.npz")
-    network = load_vqvae(published)
+    network = load(published)
     images = golden_images()
-    codes = network.encode(images)
+    codes = network.quantise(images)
     assert np.array_equal(codes.indices.flatten(), golden["indices"])
     assert np.allclose(codes.latent, golden["latent"], atol=1e-4)
     assert np.allclose(codes.loss, golden["codebook_loss"], atol=1e-4)
     decoded = network.decode(codes.latent)
     assert np.allclose(decoded[:, :, ::4, ::4], golden["rec"], atol=1e-4)
-    features = network.features(images[:1])
+    features = network.encode(images[:1])
     assert features.shape == (1, 1024)
     assert torch.allclose(features, codes.latent[:1].flatten(1), atol=1e-5)
 
 
 def test_a_published_folder_loads_frozen_and_without_its_perceptual_network(published):
-    network = load_vqvae(published)
+    network = load(published)
     assert not network.training
     assert not any(p.requires_grad or p.is_meta for p in network.parameters())
     assert not any(name.startswith("loss") for name in network.state_dict())
@@ -127,7 +128,7 @@ def test_a_published_folder_loads_frozen_and_without_its_perceptual_network(publ
 def test_an_exported_folder_loads_here_and_has_what_the_reference_reads(tmp_path):
     model = small_training()
     save_folder(tmp_path, *model.export())
-    loaded = load_vqvae(tmp_path).state_dict()
+    loaded = load(tmp_path).state_dict()
     own = model.network.state_dict()
     assert loaded.keys() == own.keys() and all(torch.equal(own[n], loaded[n]) for n in own)
     hparams = json.loads((tmp_path / "hparams.json").read_text())
@@ -143,14 +144,14 @@ def test_an_export_carries_the_perceptual_network_it_was_trained_with(published,
     assert {name for name in state if name.startswith("loss.")} == {
         name for name in published_entries() if name.startswith("loss.")
     }
-    load_vqvae(tmp_path)
+    load(tmp_path)
 
 
 def test_weights_of_another_network_are_one_line(published, tmp_path):
     hparams, state = load_folder(published)
     save_folder(tmp_path, hparams | {"base_ch": 32}, state)
     with pytest.raises(UserError, match=r"has shape .* does not belong to"):
-        load_vqvae(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,19 @@ def test_downsampling_pads_below_and_right_only():
     assert layer(torch.ones(1, 1, 4, 4))[0, 0].tolist() == [[9.0, 6.0], [6.0, 4.0]]
 
 
+def test_views_are_encoded_alone_and_put_one_after_the_other():
+    torch.manual_seed(0)
+    network = VQVAE(small_settings())
+    frames = torch.randint(0, 256, (3, 2, 16, 16, 3), dtype=torch.uint8)
+    features = network.encode_frames(frames)
+    assert features.shape == (3, 2 * 4 * 8 * 8) and not features.requires_grad
+    for view, part in enumerate(features.chunk(2, dim=1)):
+        images = frames[:, view].movedim(-1, 1) / 255
+        assert torch.allclose(part, network.encode(images), atol=1e-6)
+    with pytest.raises(UserError, match="frames are 8 x 16 x 3 and this encoder needs 16 x 16 x 3"):
+        network.encode_frames(frames[:, :, :8])
+
+
 def test_pictures_of_generated_features_stay_in_range():
     torch.manual_seed(0)
     network = VQVAE(small_settings())
@@ -261,7 +275,7 @@ def test_training_loss_is_the_sum_of_its_parts(published):
     plain, full = small_training(), small_training(lpips=str(published))
     assert "lpips=null" in plain.remarks[0] and full.remarks == ()
     loss, metrics = full(images, 0, generator)
-    codes = full.network.encode(images)
+    codes = full.network.quantise(images)
     decoded, target = full.network.decode(codes.latent), 2 * images - 1
     perceptual = full.lpips(target, decoded).mean()
     expected = (target - decoded).abs().mean() + perceptual + codes.loss
@@ -296,5 +310,5 @@ def test_pictures_are_images_and_reconstructions():
     pictures = model.pictures(images)
     assert list(pictures) == ["image", "reconstruction"]
     assert torch.equal(pictures["image"], images)
-    expected = model.network.images(model.network.features(images))
+    expected = model.network.images(model.network.encode(images))
     assert torch.allclose(pictures["reconstruction"], expected)

@@ -1,7 +1,7 @@
 """Training objective of the VQ-VAE (spec: encoders 7.3)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 from common.settings import setting
 from visual_encoders.base import EncoderModel, Metrics, psnr
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings, VQVAEWidths, to_unit
-from visual_encoders.vqvae.perceptual import PREFIX, load_lpips
+from visual_encoders.vqvae.perceptual import load_lpips
+from visual_encoders.vqvae.published import export
 
 CHANNELS = 3  # images are RGB
 
@@ -48,7 +49,7 @@ class VQVAETraining(EncoderModel):
         self, images: Tensor, epoch: int, generator: torch.Generator
     ) -> tuple[Tensor, Metrics]:
         """See `EncoderModel.forward`. Nothing is drawn, and all epochs are alike."""
-        codes = self.network.encode(images)
+        codes = self.network.quantise(images)
         decoded = self.network.decode(codes.latent)
         target = 2 * images - 1
         parts = {"l1": (target - decoded).abs().mean(), "codebook": codes.loss}
@@ -78,16 +79,9 @@ class VQVAETraining(EncoderModel):
     @torch.no_grad()
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
         """Images and their reconstructions."""
-        reconstruction = to_unit(self.network.decode(self.network.encode(images).latent))
+        reconstruction = to_unit(self.network.decode(self.network.quantise(images).latent))
         return {"image": images, "reconstruction": reconstruction}
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The published layout; with the perceptual network if training used one.
-
-        The reference's loader insists on that part, ours leaves it out.
-        """
-        state = dict(self.network.state_dict())
-        if self.lpips is not None:
-            state |= {PREFIX + name: tensor for name, tensor in self.lpips.state_dict().items()}
-        reference_only = {"device": "cpu", "pretrained_path": None}
-        return asdict(self.network.settings) | reference_only, state
+        """The published layout; with the perceptual network if training used one."""
+        return export(self.network, self.lpips)
