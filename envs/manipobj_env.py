@@ -171,11 +171,10 @@ class ManipObjEnv(CubeScene):
         for _ in range(SETTLE_STEPS):
             self._simulate(self.np_random.uniform(-1.0, 1.0, self._action_space.shape))
         self._measure()
-        self._goal = {
-            "goal": self._observe(),
-            "state_goal": self._state,
-            "goal_rendered": self.get_pixel_observation() if self._render_goal else None,
-        }
+        goal, rendered = self._observe(), None
+        if self._render_goal:
+            rendered = goal if self.ob_type == "pixels" else self.get_pixel_observation()
+        self._goal = {"goal": goal, "state_goal": self._state, "goal_rendered": rendered}
         # Time, controls and the solver's warm start stay as the settling left them.
         self._data.qpos[:], self._data.qvel[:] = home
 

@@ -249,7 +249,6 @@ def test_stepping_needs_no_opengl():
 import sys
 import numpy as np
 from tests.manipobj_worlds import make_world, random_episode
-from tests.ogbench_cubes import copy_state, ogbench_env
 world = make_world(num_cubes=1)
 assert "mujoco" not in sys.modules
 env = world.make()
