@@ -121,20 +121,17 @@ def test_numbers_of_cubes(name, cubes, steps, subgoals):
 EXPERIMENT = "stack-state"
 SMALL_EVALUATIONS = [f"{EXPERIMENT}/ec-sgiql/two-stacks", f"{EXPERIMENT}/hiql/changed-entities"]
 SMALL = {
-    "collect.sh": ["num_collect_episodes=2", "max_episode_steps=60", "num_workers=1"],
+    "collect.sh": ["num_collect_episodes=2", "max_episode_steps=60"],
     "train.sh": ["steps=2", "batch_size=4", "max_episode_steps=4", "num_eval_episodes=1"],
-    "eval.sh": ["max_episode_steps=6", "num_eval_episodes=1", "save_video=false"],
+    "eval.sh": ["max_episode_steps=6", "num_eval_episodes=1"],
 }
+CPU = ["device=cpu", "threads=1", "num_workers=1", "save_video=false"]
 SMALL_NETWORKS = [
     "arch_mlp.h_dim=8",
     "arch_eit.embed_dim=8",
     "arch_eit.h_dim=8",
     "arch_eit.n_head=2",
     "arch_eit.n_diffuser_layers=1",
-    "device=cpu",
-    "threads=1",
-    "num_workers=1",
-    "save_video=false",
 ]
 
 
@@ -148,10 +145,10 @@ def shell(tmp_path_factory):
     python.chmod(0o755)
     requirements = (REPOSITORY / "requirements.txt").read_text().rstrip("\n")
     (root / "installed-requirements.txt").write_text(requirements)
-    places = [f"data_dir={root}/data", f"output_dir={root}/output", "seed=3"]
+    common = [*CPU, f"data_dir={root}/data", f"output_dir={root}/output", "seed=3"]
 
     def run(script: str, name: str, *overrides: str) -> Path:
-        command = ["bash", f"commands/{script}", name, *SMALL[script], *overrides, *places]
+        command = ["bash", f"commands/{script}", name, *SMALL[script], *overrides, *common]
         environment = os.environ | {"VENV": str(root)}
         done = subprocess.run(
             command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
