@@ -54,7 +54,10 @@ def save_folder(
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     write_json(path / HPARAMS, dict(hparams))
     # Copies: a view would drag the whole of its storage into the file.
-    own = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+    own = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
     with atomic_write(path / WEIGHTS) as file:
         torch.save(own, file)
 

@@ -4,7 +4,6 @@ Letters: B images, C channels, H their side, K particles, D features of the back
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visual_encoders.dlp.distributions import Gaussian
@@ -73,4 +72,4 @@ class BackgroundDecoder(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         seed = self.seed(code).unflatten(1, (-1, SEED, SEED))
-        return F.sigmoid(self.out(self.blocks(self.grow(seed))))
+        return self.out(self.blocks(self.grow(seed))).sigmoid()

@@ -5,14 +5,16 @@ Letters: B images, C channels, H their side, K particles, G side of a patch, F a
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from visual_encoders.dlp.distributions import normal_like
 from visual_encoders.dlp.geometry import place_patches
 from visual_encoders.dlp.layers import ConvBlock, perceptron
 from visual_encoders.dlp.particles import HIDDEN, KEY_CHANNELS, Particles
 from visual_encoders.dlp.settings import REDUCTION, DLPSettings
 
+ALPHA_NOISE = 0.1  # standard deviation, in noisy epochs
 ORDER_EPS = 1e-5  # keeps pixels without any particle from dividing by zero
 
 
@@ -33,7 +35,7 @@ class ObjectDecoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         seed = self.seed(features.flatten(0, 1)).unflatten(1, (-1, self.seed_side, self.seed_side))
-        return F.sigmoid(self.out(self.blocks(seed))).unflatten(0, features.shape[:2])
+        return self.out(self.blocks(seed)).sigmoid().unflatten(0, features.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class Picture:
 
 
 def compose(
-    patches: Tensor, particles: Particles, background: Tensor, noise: Tensor | None = None
+    patches: Tensor,
+    particles: Particles,
+    background: Tensor,
+    generator: torch.Generator | None = None,
 ) -> Picture:
     """Blend the placed patches by depth, softly, over the background.
 
@@ -62,15 +67,15 @@ def compose(
     Args:
         patches: (B, K, 1 + C, G, G).
         background: (B, C, H, H).
-        noise: (B, K, H, H) added to A_k, in training only.
+        generator: for noise on A_k, in noisy epochs only.
     """
     side = background.shape[-1]
     canvases = place_patches(patches, particles.position, particles.scale.sigmoid(), side)
     alpha, colours = canvases[..., 0, :], canvases[..., 1:, :]  # (B, K, H, H), (B, K, H, C, H)
-    if noise is not None:  # without it, means of values in [0, 1] need no clamp
-        alpha = (alpha + noise).clamp(0, 1)
+    if generator is not None:  # without noise, means of values in [0, 1] need no clamp
+        alpha = (alpha + ALPHA_NOISE * normal_like(alpha, generator)).clamp(0, 1)
     alpha = particles.on.unsqueeze(-1) * alpha
-    weights = alpha * F.sigmoid(-particles.depth).unsqueeze(-1)
+    weights = alpha * torch.sigmoid(-particles.depth).unsqueeze(-1)
     masks = weights / (weights.sum(dim=1, keepdim=True) + ORDER_EPS) * alpha
     foreground = (masks.unsqueeze(3) * colours).sum(dim=1).transpose(1, 2)
     left_over = 1 - masks.sum(dim=1).unsqueeze(1)

