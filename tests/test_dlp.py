@@ -1,6 +1,7 @@
 """The DLP network as a whole: sets of particles of any size, what runs, phases of training."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def generator(seed=0):
 
 def test_fewer_particles_are_the_first_of_more_whatever_their_number():
     model = small_model(particles=64)
-    images = small_images()
+    images = small_images(1)
     everything = model.encode(images)
     for count in range(1, 65):
         model.particles = count
@@ -192,11 +193,30 @@ def gradients(phase, **weights):
 def test_warmup_reconstructs_glimpses_without_moving_them():
     reached = gradients(NOISY_WARMUP, beta_kl=0.0)
     assert reached["appearance"] > 0 and reached["object_decoder"] > 0
-    assert reached["background_decoder"] is None
+    assert reached["background_decoder"] == 0
     assert not reached["proposals"] and not reached["attributes"]
     reached = gradients(NOISY_WARMUP)
     assert reached["proposals"] > 0 and reached["attributes"] > 0
     assert reached["background_encoder"] > 0
+
+
+@pytest.mark.parametrize("phase", [NOISY_WARMUP, NOISY, MAIN])
+def test_every_parameter_gets_a_gradient_in_every_phase(phase):
+    model = small_model()
+    objective(model, small_images(), OBJECTIVE, phase, generator())[0].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_active_particles_are_counted():
+    model = small_model()
+    with torch.no_grad():
+        for on, active in ((4.0, 6), (-4.0, 0)):  # log a over log b
+            model.attributes.on.weight.zero_()
+            model.attributes.on.bias.copy_(torch.tensor([on, 0.0]))
+            _, metrics = objective(model, small_images(), OBJECTIVE, MAIN, None)
+            assert metrics["active"] == active
+            share = math.exp(on) / (math.exp(on) + 1)
+            assert metrics["obj_on"].item() == pytest.approx(6 * share)
 
 
 def test_the_main_phase_trains_everything_through_the_picture():

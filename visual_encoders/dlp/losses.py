@@ -13,6 +13,8 @@ from common.settings import SettingError, setting
 from visual_encoders.dlp.model import DLP, Encoding, Phase
 from visual_encoders.dlp.settings import DLPSettings
 
+ACTIVE = 0.5  # transparency above which a particle counts as active
+
 Metrics = dict[str, Tensor]
 
 
@@ -74,9 +76,19 @@ def objective(
     others = sum(v for k, v in terms.items() if k not in ("kl_features", "kl_background"))
     kl = others + balanced
     loss = settings.beta_rec * rec + settings.beta_kl * kl
-    obj_on = encoding.particles.on.sum(dim=(1, 2)).mean()
-    metrics |= {"loss": loss, "rec": rec, "kl": kl, "obj_on": obj_on, **terms}
+    metrics |= {"loss": loss, "rec": rec, "kl": kl, **presence(encoding), **terms}
     return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def presence(encoding: Encoding) -> Metrics:
+    """Of an image's particles: the sum of their transparencies, and how many are active.
+
+    Active is one whose transparency is above one half in the mean; a collapse shows in both.
+    """
+    on = encoding.found.attributes.on
+    active = (on.draw(None) > ACTIVE).float()
+    values = {"obj_on": encoding.particles.on, "active": active}
+    return {name: value.sum(dim=(1, 2)).mean() for name, value in values.items()}
 
 
 def per_image(error: Tensor) -> Tensor:
@@ -92,12 +104,12 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
 def glimpse_error(model: DLP, encoding: Encoding) -> Tensor:
     """Warm-up reconstruction: squared error of each decoded patch's colours, mean over B K.
 
-    The rest of the decoder does not run. Differs from the reference, which runs it and multiplies
-    it by zero: with zero gradients Adam counts the steps of warm-up for its parameters too, here
-    their count starts with the main phase.
+    The background is not decoded; its decoder gets gradients of zero. So, as in the reference, Adam
+    counts these updates for it too, and processes that share gradients find one of each parameter.
     """
     colours = model.decode_objects(encoding.particles)[:, :, 1:]
-    return per_image((colours - encoding.glimpses).flatten(0, 1))
+    idle = sum(parameter.sum() for parameter in model.background_decoder.parameters())
+    return per_image((colours - encoding.glimpses).flatten(0, 1)) + 0 * idle
 
 
 def kl_terms(encoding: Encoding, size: DLPSettings) -> Metrics:
