@@ -224,23 +224,21 @@ def test_the_main_phase_trains_everything_through_the_picture():
     assert all(size > 0 for size in reached.values())
 
 
-def reaches_proposals(value, model):
-    """Whether a number depends on the proposals by way of its gradient."""
-    model.zero_grad()
-    value.sum().backward()
-    return model.proposals.pyramid.key_map.weight.grad is not None
+def test_what_places_glimpses_learns_from_appearance_but_not_from_attributes():
+    model = small_model()
+    place, size = model.proposals.pyramid.key_map.weight, model.attributes.scale.weight
 
+    def reached(value):
+        found = torch.autograd.grad(value.sum(), (place, size), allow_unused=True)
+        return [gradient is not None for gradient in found]
 
-def test_positions_learn_from_appearance_but_not_from_attributes():
-    model, images = small_model(), small_images()
-    encoding = model(images, generator())
-    assert not reaches_proposals(encoding.found.attributes.scale.mean, model)
-    encoding = model(images, generator())
-    assert reaches_proposals(encoding.features.mean, model)
-    encoding = model(images, generator(), NOISY_WARMUP)
-    assert not reaches_proposals(encoding.features.mean, model)
-    encoding = model(images, generator())
-    assert not encoding.mask.requires_grad
+    encoding = model(small_images(), generator())
+    assert reached(encoding.found.attributes.depth.mean) == [False, False]
+    encoding = model(small_images(), generator())
+    assert reached(encoding.features.mean) == [True, True]
+    encoding = model(small_images(), generator(), Phase(warmup=True, noisy=False))
+    assert reached(encoding.features.mean) == [False, False]
+    assert not model(small_images(), generator()).mask.requires_grad
 
 
 def test_proposals_are_not_pulled_to_the_bases():

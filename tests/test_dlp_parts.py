@@ -264,6 +264,24 @@ def test_blending_by_hand():
     torch.testing.assert_close(picture.foreground[0, :, 16, 16], torch.tensor([*masks, 0.0]))
 
 
+def test_noise_on_alphas():
+    """One half-transparent patch of alpha 0.5 over everything: its mask is its noisy alpha."""
+    patch = torch.full((1, 1, 4, 8, 8), 0.5)
+    rows = torch.zeros(1, 1, 7)
+    rows[..., 2:4] = 20.0  # as large as the image
+    rows[..., 5] = 1.0
+    particles, background = Particles.from_rows(rows), torch.zeros(1, 3, 64, 64)
+    still = compose(patch, particles, background).masks
+    torch.testing.assert_close(still, torch.full_like(still, 0.5), rtol=0, atol=1e-4)
+    noisy = compose(patch, particles, background, torch.Generator().manual_seed(0)).masks
+    assert noisy.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert noisy.std().item() == pytest.approx(0.1, rel=0.05)
+    opaque = compose(2 * patch, particles, background, torch.Generator().manual_seed(0)).masks
+    assert opaque.max() <= 1 and (opaque > 1 - 1e-4).float().mean().item() == pytest.approx(
+        0.5, abs=0.05
+    )
+
+
 def test_without_particles_the_background_shows():
     picture = blend((0.0, 0.0), on=(0.0, 0.0))
     assert torch.equal(picture.image, picture.background)

@@ -128,6 +128,6 @@ def test_hyperparameters_of_another_encoder(folder):
 
 def test_missing_and_wrong_hyperparameters(folder):
     (folder / "hparams.json").write_text(json.dumps({k: SMALL[k] for k in list(SMALL)[1:]}))
-    assert "hparams.json: key image_size is missing" in problem(folder)
+    assert "hparams.json lacks image_size;" in problem(folder)
     (folder / "hparams.json").write_text(json.dumps(SMALL | {"n_kp_enc": "many"}))
     assert "hparams.json: n_kp_enc=many is not an integer" in problem(folder)
