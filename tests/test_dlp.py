@@ -60,7 +60,7 @@ def test_pictures_do_not_depend_on_the_order_of_particles():
 
 def test_images_of_a_batch_do_not_mix():
     model = small_model()
-    images = small_images(3)
+    images = small_images(6)
     together = model.encode(images)
     alone = torch.cat([model.encode(image[None]) for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)

@@ -24,6 +24,10 @@ from visual_encoders.dlp.particles import (
 from visual_encoders.dlp.proposals import Proposals, Proposed
 from visual_encoders.dlp.settings import DLPSettings
 
+# Images that are encoded at once. On CPU their glimpses then stay in the caches: half the time per
+# image of 16 at once (measured on one core). On other devices it only bounds the memory.
+CPU_IMAGES, GPU_IMAGES = 4, 128
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -98,6 +102,10 @@ class DLP(nn.Module):
 
         Means of the posteriors, in the order of the score; background and decoders do not run.
         """
+        parts = images.split(CPU_IMAGES if images.device.type == "cpu" else GPU_IMAGES)
+        return torch.cat([self._encode(part) for part in parts])
+
+    def _encode(self, images: Tensor) -> Tensor:
         found = self._find(images)
         position = found.kept_bases + found.attributes.offset.mean
         scale = found.attributes.scale.mean
