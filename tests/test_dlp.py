@@ -207,6 +207,15 @@ def test_every_parameter_gets_a_gradient_in_every_phase(phase):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_psnr_is_that_of_what_is_reconstructed():
+    model, images = small_model(), small_images()
+    with torch.no_grad():
+        for phase, numbers in ((MAIN, 3 * 64**2), (Phase(warmup=True, noisy=False), 3 * 16**2)):
+            _, metrics = objective(model, images, OBJECTIVE, phase, None)
+            expected = -10 * math.log10(metrics["rec"].item() / numbers)
+            assert metrics["psnr"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_active_particles_are_counted():
     model = small_model()
     with torch.no_grad():

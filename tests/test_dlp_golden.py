@@ -96,7 +96,7 @@ def test_every_term_of_the_loss(model, golden, phase, prefix):
         "loss_kl_scale": metrics["kl_scale"],
         "loss_kl_depth": metrics["kl_depth"],
     }
-    if not phase.warmup:
+    if not phase.warmup:  # the reference logs 0 in warm-up
         ours["psnr"] = metrics["psnr"]
     for name, value in ours.items():
         torch.testing.assert_close(value, golden[prefix + name], **LOSS_CLOSE)

@@ -57,18 +57,16 @@ class Beta:
 
     def kl(self, a: float, b: float) -> Tensor:
         """KL(self || Beta(a, b)) of each, with the reference's small number in every argument."""
-        prior = torch.tensor([a, b], dtype=self.a.dtype, device=self.a.device)
         psi_a, psi_b, psi_sum = (
             torch.digamma(x + SMALLEST) for x in (self.a, self.b, self.a + self.b)
         )
-        shift_a, shift_b = self.a - a, self.b - b
-        return (
-            _log_beta(prior[0], prior[1])
-            - _log_beta(self.a, self.b)
-            + shift_a * psi_a
-            + shift_b * psi_b
-            - (shift_a + shift_b) * psi_sum
+        log_prior, log_posterior = (
+            log(x + SMALLEST) + log(y + SMALLEST) - log(x + y + SMALLEST)
+            for log, x, y in ((math.lgamma, a, b), (torch.lgamma, self.a, self.b))
         )
+        shift_a, shift_b = self.a - a, self.b - b
+        shifts = shift_a * psi_a + shift_b * psi_b - (shift_a + shift_b) * psi_sum
+        return log_prior - log_posterior + shifts
 
     def select(self, index: Tensor) -> "Beta":
         """The rows (B, K) of (B, P, 1)."""
@@ -99,12 +97,6 @@ class _BetaSample(torch.autograd.Function):
         first, second = sample.unbind(dim=-1)
         slope_a, slope_b = slope.unbind(dim=-1)
         return gradient * slope_a * second, -gradient * slope_b * first, None
-
-
-def _log_beta(a: Tensor, b: Tensor) -> Tensor:
-    """Logarithm of the Beta function."""
-    first, second, both = (torch.lgamma(x + SMALLEST) for x in (a, b, a + b))
-    return first + second - both
 
 
 def normal_like(x: Tensor, generator: torch.Generator) -> Tensor:

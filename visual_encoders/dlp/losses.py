@@ -64,20 +64,37 @@ def objective(
         generator: on the images' device; None for means of the posteriors instead of samples.
     """
     encoding = model(images, generator, phase)
-    if phase.warmup:
-        rec, metrics = glimpse_error(model, encoding), {}
-    else:
-        decode_noise = generator if phase.noisy else None
-        picture = model.decode(encoding.particles, encoding.background_code, decode_noise)
-        rec = per_image(picture.image - images)
-        metrics = {"psnr": psnr(picture.image, images)}
+    result, target = reconstruct(model, encoding, images, phase, generator)
+    rec = per_image(result - target)
     terms = kl_terms(encoding, model.size)
     balanced = settings.kl_balance * (terms["kl_features"] + terms["kl_background"])
     others = sum(v for k, v in terms.items() if k not in ("kl_features", "kl_background"))
     kl = others + balanced
     loss = settings.beta_rec * rec + settings.beta_kl * kl
-    metrics |= {"loss": loss, "rec": rec, "kl": kl, **presence(encoding), **terms}
+    metrics = {"loss": loss, "rec": rec, "kl": kl, "psnr": psnr(result, target)}
+    metrics |= presence(encoding) | terms
     return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def reconstruct(
+    model: DLP,
+    encoding: Encoding,
+    images: Tensor,
+    phase: Phase,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """What is reconstructed and what it should be: images (B, C, H, H), in warm-up B K glimpses.
+
+    In warm-up the background is not decoded and its decoder gets gradients of zero. So, as in the
+    reference, Adam counts these updates for it too, and processes that share gradients find one of
+    each parameter. Differs from the reference, which logs 0 for the PSNR of the glimpses.
+    """
+    if phase.warmup:
+        colours = model.decode_objects(encoding.particles)[:, :, 1:]
+        idle = sum(parameter.sum() for parameter in model.background_decoder.parameters())
+        return (colours + 0 * idle).flatten(0, 1), encoding.glimpses.flatten(0, 1)
+    noise = generator if phase.noisy else None
+    return model.decode(encoding.particles, encoding.background_code, noise).image, images
 
 
 def presence(encoding: Encoding) -> Metrics:
@@ -99,17 +116,6 @@ def per_image(error: Tensor) -> Tensor:
 def psnr(image: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of images in [0, 1], over all of them: ()."""
     return -10 / math.log(10) * (image - target).square().mean().log()
-
-
-def glimpse_error(model: DLP, encoding: Encoding) -> Tensor:
-    """Warm-up reconstruction: squared error of each decoded patch's colours, mean over B K.
-
-    The background is not decoded; its decoder gets gradients of zero. So, as in the reference, Adam
-    counts these updates for it too, and processes that share gradients find one of each parameter.
-    """
-    colours = model.decode_objects(encoding.particles)[:, :, 1:]
-    idle = sum(parameter.sum() for parameter in model.background_decoder.parameters())
-    return per_image((colours - encoding.glimpses).flatten(0, 1)) + 0 * idle
 
 
 def kl_terms(encoding: Encoding, size: DLPSettings) -> Metrics:

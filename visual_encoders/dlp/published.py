@@ -43,19 +43,18 @@ def load(
     return model.to(device)
 
 
-def save(
-    path: str | os.PathLike[str], model: DLP, hparams: Mapping[str, Any] | None = None
-) -> None:
-    """Write `model` as the folder `path`, with everything that the reference's loader asks for.
+def save(path: str | os.PathLike[str], model: DLP) -> None:
+    """Write `model` as the folder `path`, with everything that the reference's loader asks for."""
+    save_folder(path, *export(model))
 
-    Args:
-        hparams: further notes for `hparams.json`, such as how it was trained.
-    """
+
+def export(model: DLP) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Content of a checkpoint folder: hyperparameters (ready for JSON) and weights."""
     own = model.state_dict()
-    state = dict(prior_entries(model.size))
+    state = prior_entries(model.size)
     state |= {name: own[key] for key, name in published_names(model).items()}
     twins = {k.replace(DECODER, DECODER_TWIN): v for k, v in state.items() if DECODER in k}
-    save_folder(path, {**(hparams or {}), **dataclasses.asdict(model.size)}, state | twins)
+    return dataclasses.asdict(model.size), state | twins
 
 
 def prior_entries(size: DLPSettings) -> dict[str, Tensor]:
