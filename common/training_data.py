@@ -22,11 +22,12 @@ def load_training_data(
     difference = world.compatible(dataset.header)
     if difference:
         raise UserError(f"dataset {dataset.folder} does not fit: {difference}")
-    wanted = {observation.column, "actions", *world.reward_fields}
+    fields = _reward_fields(config, world)
+    wanted = {observation.column, "actions", *fields}
     columns, length = dataset.load(sorted(wanted), div=config.train_dataset_div)
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
-        if not torch.isfinite(column).all():
+        if column.is_floating_point() and not torch.isfinite(column).all():
             raise UserError(f"dataset {dataset.folder} has NaN or infinity in column {name}")
     length = torch.from_numpy(length)
     obs = _encode(rows[observation.column], length, observation, config.seed)
@@ -35,7 +36,7 @@ def load_training_data(
         normaliser(obs).to(device),
         rows["actions"].to(device),
         length.to(device),
-        {name: rows[name].to(device) for name in world.reward_fields},
+        {name: rows[name].to(device) for name in fields},
         world.reward if config.reward == "env" else None,
         value_goals=_shares(config, "value"),
         policy_goals=_shares(config, "policy"),
@@ -44,6 +45,18 @@ def load_training_data(
         done_signal=config.done_signal,
     )
     return buffer, normaliser.to(device)
+
+
+def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
+    """The columns that the rewards of training are computed from."""
+    if config.reward != "env":
+        return ()
+    if world.reward_within_episode and config.p_randgoal_value:
+        raise UserError(
+            f"p_randgoal_value={config.p_randgoal_value:g} is not possible with {world.name} and "
+            "reward=env, which compares states of one episode only; set p_randgoal_value=0"
+        )
+    return world.reward_fields
 
 
 def _encode(raw: Tensor, length: Tensor, observation: Observation, seed: int) -> Tensor:
