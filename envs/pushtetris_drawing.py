@@ -114,13 +114,16 @@ class Painter:
     def outline(
         self, picture: np.ndarray, shapes: Shapes, pieces: np.ndarray, agents: np.ndarray
     ) -> None:
-        """Add to a picture the outlines of pieces at poses (P, 3) and of agents at poses (A, 3)."""
+        """Add to a picture the outlines of pieces at poses (P, 3) and of agents at poses (A, 3).
+
+        Each in its colour, but white where it runs over a body of that colour.
+        """
         ghosts = np.full_like(picture, BACKGROUND)
         self._bodies(ghosts, shapes, pieces, agents)
         padded = np.pad(ghosts, 1)
         around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
         rim = (ghosts != BACKGROUND) & np.any([side != ghosts for side in around], axis=0)
-        picture[rim] = ghosts[rim]
+        picture[rim] = np.where(picture == ghosts, BACKGROUND, ghosts)[rim]
 
     def _bodies(
         self, picture: np.ndarray, shapes: Shapes, pieces: np.ndarray, agents: np.ndarray

@@ -95,7 +95,6 @@ class PushTetrisEnv(gym.Env):
         self._names = [self.object_list[kind] for kind in self._kinds]
         self._shapes = Shapes.of(self._names)
         self._colors = np.array([INDICES[name] for name in self._names])[:, None, None]
-        self._plane = Plane([rules.PIECES[name] for name in self._names])
         self._steps = 0
         self._targets = None
         goal = self._make_goal(bool((options or {}).get("render_goal", False)))
@@ -109,7 +108,8 @@ class PushTetrisEnv(gym.Env):
 
     def _place(self) -> None:
         """Scatter agent and pieces."""
-        self._plane.place(rules.scattered(self.np_random, self.num_objects))
+        poses = rules.scattered(self.np_random, self.num_objects)
+        self._plane = Plane([rules.PIECES[name] for name in self._names], poses)
         self._poses = self._plane.poses
 
     def _make_goal(self, rendered: bool) -> dict[str, Any]:

@@ -29,20 +29,27 @@ WALLS = (
 
 
 class Plane:
-    """N pieces and the agent between four walls, all at rest at the origin until `place`.
+    """N pieces and the agent between four walls, at rest at poses (N + 1, 3), the agent's first.
 
     The agent is kinematic: nothing stops it, walls neither, and it can squeeze pieces through
     them. Pieces do not rub against anything (friction and elasticity 0).
+
+    Differs from the reference, which puts the start into the plane of the goal: there, pieces that
+    overlap at the goal are still being pushed apart at the start (by less than 0.001 units).
     """
 
-    def __init__(self, pieces: Sequence[rules.Piece]) -> None:
+    def __init__(self, pieces: Sequence[rules.Piece], poses: np.ndarray) -> None:
         self._space = pymunk.Space()
         self._space.damping = 0
         static = self._space.static_body
         self._space.add(*(pymunk.Segment(static, a, b, WALL_RADIUS) for a, b in WALLS))
-        self._pieces = [self._add_piece(piece) for piece in pieces]
-        self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        self._space.add(self._agent, pymunk.Circle(self._agent, rules.AGENT_RADIUS))
+        agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
+        self._bodies = [agent, *(self._add_piece(piece) for piece in pieces)]
+        self._space.add(agent, pymunk.Circle(agent, rules.AGENT_RADIUS))
+        for body, (x, y, angle) in zip(self._bodies, poses, strict=True):
+            body.angle = float(angle)  # first, because it turns the body about its centre
+            body.position = float(x), float(y)
+        self._space.step(TIME_STEP)
 
     def _add_piece(self, piece: rules.Piece) -> pymunk.Body:
         body = pymunk.Body(MASS, piece.moment)
@@ -51,30 +58,23 @@ class Plane:
         self._space.add(body, *shapes)
         return body
 
-    def place(self, poses: np.ndarray) -> None:
-        """Put agent and pieces at poses (N + 1, 3), at rest, and simulate one step."""
-        for body, (x, y, angle) in zip([self._agent, *self._pieces], poses, strict=True):
-            body.velocity, body.angular_velocity = (0.0, 0.0), 0.0
-            body.angle = float(angle)  # first, because it turns the body about its centre
-            body.position = float(x), float(y)
-        self._space.step(TIME_STEP)
-
     def move(self, action: np.ndarray) -> None:
         """Drive the agent for one control step towards `action` (2,), in units of 100, ahead."""
-        target = self._agent.position + rules.ACTION_UNITS * Vec2d(*map(float, action))
+        agent = self._bodies[0]
+        target = agent.position + rules.ACTION_UNITS * Vec2d(*map(float, action))
         target = Vec2d(*(min(max(value, 0.0), float(rules.PLANE)) for value in target))
         for _ in range(STEPS_PER_ACTION):
-            position, velocity = self._agent.position, self._agent.velocity
+            position, velocity = agent.position, agent.velocity
             force = GAIN_POSITION * (target - position) - GAIN_VELOCITY * velocity
-            self._agent.velocity = velocity + force * TIME_STEP
+            agent.velocity = velocity + force * TIME_STEP
             self._space.step(TIME_STEP)
 
     @property
     def poses(self) -> np.ndarray:
         """x, y and angle (not wrapped) of agent and pieces: (N + 1, 3). The agent never turns."""
-        return np.array([(*body.position, body.angle) for body in [self._agent, *self._pieces]])
+        return np.array([(*body.position, body.angle) for body in self._bodies])
 
     @property
     def agent_velocity(self) -> np.ndarray:
         """Units per second (2,)."""
-        return np.array(self._agent.velocity)
+        return np.array(self._bodies[0].velocity)
