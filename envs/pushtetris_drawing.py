@@ -3,7 +3,8 @@
 The reference draws on a surface of 512 x 512 pixels with pygame and keeps every 4th one. This draws
 the kept ones alone, by the same rules in whole numbers: each rectangle of a piece is a filled
 polygon whose edges are drawn over as fat segments. So neither pygame nor OpenCV is needed, and a
-picture takes a fraction of a millisecond.
+picture takes a fraction of a millisecond. Only where a piece crosses the border of the picture can
+single pixels differ from pygame's, which clips lines before it rounds them.
 
 Letters: K rectangles, W side of a rectangle's window in samples. A sample is a pixel of the small
 picture; coordinates are those of the large surface, and a span is (first, last), both included.
@@ -21,7 +22,7 @@ from envs.pushtetris_physics import WALL_HIGH, WALL_LOW, WALL_RADIUS
 
 EDGE_RADIUS = 2  # of the fat segments around pieces
 LINE = (-1, 2)  # a line of width 4 covers this much around its middle, across its main direction
-REACH = 130  # longest extent of a drawn rectangle: diagonal 124, edges, rounding
+REACH = 130  # longest extent of a drawn rectangle: diagonal 124, edges of 2 each, rounding
 NOWHERE = 1 << 20
 # Half widths of pygame's discs, from the first row above the centre upwards; both halves are alike.
 DISCS = {
@@ -65,8 +66,8 @@ class Shapes:
         counts = [len(piece.rectangles) for piece in pieces]
         return cls(
             np.concatenate([np.zeros((0, 4, 2)), *(piece.corners for piece in pieces)]),
-            np.repeat(np.arange(len(pieces)), counts),
-            np.repeat([INDICES[name] for name in names], counts),
+            np.repeat(np.arange(len(pieces)), np.array(counts, int)),
+            np.repeat([INDICES[name] for name in names], np.array(counts, int)),
         )
 
     def placed(self, poses: np.ndarray) -> np.ndarray:
@@ -147,7 +148,7 @@ class Painter:
 
     def _samples(self, low: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Windows at or before `low` (K, 2): origins in samples, and coordinates x and y (K, W)."""
-        origins = (low - WALL_LOW) // self._stride
+        origins = (low - EDGE_RADIUS) // self._stride
         at = self._stride * (origins[:, None] + np.arange(self._window)[:, None])
         return origins, at[..., 0], at[..., 1]
 

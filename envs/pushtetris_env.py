@@ -122,7 +122,7 @@ class PushTetrisEnv(gym.Env):
         self._goal_masks, self._goal_bits = self._masks, self._bits
         self._goal_area = np.bitwise_count(self._bits).sum(axis=1)
         self._chamfers = np.full(self.num_objects, np.nan)
-        self._judged_bits = np.zeros_like(self._bits)
+        self._judged_bits = self._bits
         self._max_coverage, self._min_chamfer = 0.0, np.inf
         return {
             "goal": self._observe(),
@@ -163,7 +163,8 @@ class PushTetrisEnv(gym.Env):
         common = np.bitwise_count(self._bits & self._goal_bits).sum(axis=1)
         covered = rules.coverage(common, self._goal_area)
         # The dearest figure by far, so only of the pieces that look different than before.
-        for piece in np.flatnonzero((self._bits != self._judged_bits).any(axis=1)):
+        stale = np.isnan(self._chamfers) | (self._bits != self._judged_bits).any(axis=1)
+        for piece in np.flatnonzero(stale):
             self._chamfers[piece] = rules.chamfer(self._masks[piece], self._goal_masks[piece])
         self._judged_bits = self._bits
         chamfer = float(self._chamfers.mean()) * self._chamfer_scale

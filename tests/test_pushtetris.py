@@ -199,6 +199,7 @@ def test_a_generated_subgoal_says_itself_which_bodies_it_has():
     np.testing.assert_array_equal(env.subgoal_frame(noisy[[2, 0, 3, 1]].ravel()), expected)
     assert env.subgoal_frame(rows[[0, 0, 1, 1]].ravel()).shape == (128, 128, 3)
     assert env.subgoal_frame(rows[[1, 1, 2, 3]].ravel()).shape == (128, 128, 3)
+    assert env.subgoal_frame(rows[[0, 0, 0, 0]].ravel()).shape == (128, 128, 3)
 
 
 def test_targets_are_shown_if_wanted():
