@@ -110,7 +110,7 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
     began = time.monotonic()
-    films = _filmable(min(videos, episodes))
+    films = _filmable(world, min(videos, episodes))
     player = _Player(agent, observation, normaliser, world, seed, films, video_frame_skip)
     total = episodes * world.max_episode_steps
     pool_size = min(num_envs, episodes), workers or available_cores()
@@ -134,9 +134,9 @@ def summarise(rows: list[dict[str, float | int]]) -> dict[str, Interval]:
     }
 
 
-def _filmable(videos: int) -> int:
+def _filmable(world: World, videos: int) -> int:
     """How many of the episodes can be filmed: all, or none with a warning that says why."""
-    problem = rendering_problem() if videos else None
+    problem = rendering_problem() if videos and world.needs_opengl else None
     if problem:
         log.warning("warning: no video, because this machine cannot render: %s", problem)
         return 0

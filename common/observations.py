@@ -49,11 +49,14 @@ class Observation(ABC):
 
 
 class EntityState(Observation):
-    """`ec_state`: one row per entity (agent first) from simulator state, one-hot of its row."""
+    """`ec_state`: one row per entity (agent first) from simulator state, one-hot of its row.
+
+    The one-hot is left out for worlds whose rows say themselves which entity they are of.
+    """
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.identity_dim = self._identity_count()
+        self.identity_dim = 0 if world.identifies_entities else self._identity_count()
         self.shape = (world.num_entities, world.entity_dim + self.identity_dim)
 
     def _identity_count(self) -> int:
@@ -64,6 +67,8 @@ class EntityState(Observation):
 
     def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
         entities = self.world.state_entities(raw.float())  # (B, N, D)
+        if not self.identity_dim:
+            return entities
         return torch.cat([entities, F.one_hot(identities, self.identity_dim).float()], dim=-1)
 
     def decode(self, obs: Tensor) -> Tensor:
@@ -81,7 +86,7 @@ class GeneralEntityState(EntityState):
         return self.world.max_identities
 
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
-        order = torch.rand(episodes, self.identity_dim - 1, generator=generator).argsort(dim=1)
+        order = torch.rand(episodes, self._identity_count() - 1, generator=generator).argsort(dim=1)
         agent = torch.zeros(episodes, 1, dtype=torch.long)
         return torch.cat([agent, 1 + order[:, : self.world.num_entities - 1]], dim=1)
 
