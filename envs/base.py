@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import gymnasium as gym
 import numpy as np
 
+from common.errors import UserError
 from common.settings import setting
 
 if TYPE_CHECKING:
@@ -123,6 +124,12 @@ class World(ABC):
     @abstractmethod
     def entities_state(self, entities: Tensor) -> Tensor:
         """Turn entity rows (..., num_entities, entity_dim) back into states (..., state_dim)."""
+
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the objects' positions (..., objects, P) in states (..., state_dim), as scaled
+        there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
+        """
+        raise UserError(f"task={self.name} does not tell the positions of its objects")
 
     @abstractmethod
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:

@@ -143,6 +143,11 @@ class ManipObj(World):
         state[..., rules.AGENT_DIM :] = entities[..., 1:, : rules.CUBE_DIM].flatten(-2)
         return state
 
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the cubes' positions (..., N, 3), scaled, in states (..., 6 + 5 N)."""
+        cubes = state[..., rules.AGENT_DIM :].unflatten(-1, (self.num_cubes, rules.CUBE_DIM))
+        return cubes[..., :3]
+
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted pick-and-place and push agent; the mode must be a collection."""
         from envs.manipobj_policies import ManipObjCollector

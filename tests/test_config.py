@@ -103,7 +103,7 @@ def test_a_random_seed_is_drawn_once_and_recorded():
     [
         ("batch_size=0", "batch_size=0 is too small; allowed: integers of at least 1"),
         ("obs=ec_stat", "obs=ec_stat is not known; allowed: state, ec_state, .*mean ec_state"),
-        ("agent=sgql", "agent=sgql is not known; allowed: iql, sgiql; did you mean sgiql"),
+        ("agent=sgql", "agent=sgql is not known; allowed: iql, hiql, sgiql; did you mean sgiql"),
         ("task=manipobj", "task=manipobj is not known; .*did you mean manipobj-v0"),
         ("seed=soon", "seed=soon is not an integer"),
         ("seed=-1", "seed=-1 is too small"),
@@ -159,7 +159,7 @@ def test_identity_holds_what_a_run_computes():
         (["++foo=1"], "unknown key foo"),
         (["~foo"], "unknown key foo"),
         (["foo@bar=1"], "unknown key foo"),
-        (["alpha=1"], "unknown key alpha; did you mean iql.alpha or sgiql.alpha?"),
+        (["alpha=1"], "unknown key alpha; did you mean iql.alpha or hiql.alpha or sgiql.alpha?"),
         (["sgiql.alpah=1"], "unknown key sgiql.alpah; did you mean sgiql.alpha?"),
         (["sgiql={alpah:1}"], "unknown key sgiql.alpah; did you mean sgiql.alpha?"),
         (["~lr"], "~lr would remove a key that is needed; give it a value instead"),
