@@ -86,6 +86,14 @@ def test_the_papers_numbers_are_the_defaults():
     assert sgiql.value_competence_radius == -30 and sgiql.filter_subgoals
 
 
+def test_a_word_may_stand_for_a_number():
+    radius = [f"sgiql.value_competence_radius={value}" for value in ("auto", "-1e1")]
+    config = compose(radius[:1])
+    assert config.agent_settings.value_competence_radius == "auto"
+    assert parse(json.loads(json.dumps(config.raw))) == config
+    assert compose(radius[1:]).agent_settings.value_competence_radius == -10.0
+
+
 def test_a_snapshot_gives_the_same_settings_again():
     config = compose(["seed=7", "lr=1e-3", "agent=iql"])
     assert parse(json.loads(json.dumps(config.raw))) == config
@@ -112,6 +120,9 @@ def test_a_random_seed_is_drawn_once_and_recorded():
         ("p_trajgoal_policy=0.5", "p_curgoal_policy .* is 0.5; the three must sum to 1"),
         ("device=gpu", "device=gpu is not known; allowed: auto, cpu, cuda, cuda:N, mps"),
         ("arch_eit.embed_dim=60", "embed_dim=60 does not fit arch_eit.n_head=8"),
+        ("sgiql.value_competence_radius=far", "radius=far is not a number; .* at most 0, or auto"),
+        ("sgiql.value_competence_radius=3", "radius=3.0 is too large; .* at most 0, or auto"),
+        ("hiql.chamfer_metric=l3", "chamfer_metric=l3 is not known; allowed: l1, l2_simple"),
         ("run_name=../other", r"run_name=\.\./other cannot name a folder"),
         ("train_dataset_name=/data/x", "train_dataset_name=/data/x cannot name a folder"),
         ("agent=iql sgiql.tau=2", "sgiql.tau=2.0 is too large"),
