@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from agents.base import ObservationSpec
 from agents.families import make_networks
@@ -136,11 +137,28 @@ def test_flat_networks_are_four_layers_on_state_goal_and_action() -> None:
         numbers = [p[member] for p in critic.parameters()]
         for _ in range(4):
             weight, bias, scale, shift = (numbers.pop(0) for _ in range(4))
-            x = torch.nn.functional.gelu(x @ weight + bias)
-            x = torch.nn.functional.layer_norm(x, (24,), scale, shift, eps=1e-6)
+            x = F.gelu(x @ weight + bias)
+            x = F.layer_norm(x, (24,), scale, shift, eps=1e-6)
         weight, bias = numbers
         expected = (x @ weight + bias).squeeze(-1)
         assert torch.allclose(critic(obs, action, goal)[member], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_image_encoder_is_impalas_with_one_residual_pair_per_stack() -> None:
+    """Member by member with torch's own functions; 64 pixels, of which 8x8 cells are left."""
+    torch.manual_seed(0)
+    spec = ObservationSpec("image", (3, 64, 64))
+    pair = make_networks(spec, 3, SMALL, FEW).critic(2).pair
+    obs, goal = observations(spec, 2)
+    for member in range(2):
+        x = torch.cat([obs, goal], dim=1) / 255.0
+        for stack in pair.stacks:
+            enter, first, second = ((c.weight[member], c.bias[member]) for c in stack.children())
+            x = F.max_pool2d(F.conv2d(x, *enter, padding=1), 3, stride=2, padding=1)
+            x = x + F.conv2d(F.relu(F.conv2d(x, *first, padding=1)), *second, padding=1)
+        assert x.shape == (2, 8, 8, 8)
+        out = F.relu(x).flatten(1) @ pair.out.weight[member] + pair.out.bias[member]
+        assert torch.allclose(pair(obs, goal)[member], F.gelu(out), atol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["value", "subgoal policy", "diffuser"])
