@@ -178,6 +178,12 @@ class World(ABC):
         """
         raise UserError(f"stored episodes of {self.name} cannot be drawn")
 
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the objects' positions (..., objects, P) in states (..., state_dim), as scaled
+        there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
+        """
+        raise UserError(f"task={self.name} does not tell the positions of its objects")
+
     @abstractmethod
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted agent that collects data in `env` (made by `make`)."""

@@ -164,6 +164,11 @@ class ManipObj(World):
         env.unwrapped.set_state(row["qpos"], np.zeros(env.unwrapped.model.nv))
         return env.unwrapped.frame()
 
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the cubes' positions (..., N, 3), scaled, in states (..., 6 + 5 N)."""
+        cubes = state[..., rules.AGENT_DIM :].unflatten(-1, (self.num_cubes, rules.CUBE_DIM))
+        return cubes[..., :3]
+
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted pick-and-place and push agent; the mode must be a collection."""
         from envs.manipobj_policies import ManipObjCollector

@@ -305,6 +305,7 @@ def test_entities_and_back():
     torch.testing.assert_close(rows[..., 2, :5], state[..., 11:16])
     assert (rows[..., 1:, 5] == 0).all()
     torch.testing.assert_close(world.entities_state(rows), state)
+    assert torch.equal(world.entity_positions(state), rows[..., 1:, :3])
 
 
 def test_summary_of_an_episode():
