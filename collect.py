@@ -19,13 +19,16 @@ def run(config: Config) -> None:
     from common.observations import IMAGE_KINDS  # here: workers import this file without torch
 
     World = lookup(WORLDS, config.task, "task")
+    world = World(
+        config.world, max_episode_steps=config.max_episode_steps, multiview=config.multiview
+    )
     if "data_collection" not in config.world.mode:
-        key = f"env_kwargs.{World.section}.mode"
-        raise UserError(f"{key}={config.world.mode} collects nothing; set {key}=data_collection")
+        given = f"env_kwargs.{World.section}.mode={config.world.mode}"
+        raise UserError(f"{given} collects nothing; set {' '.join(world.collect_overrides())}")
     if config.dataset_name is None:
         raise UserError("dataset_name is not given; set dataset_name=NAME")
     collect(
-        World(config.world, max_episode_steps=config.max_episode_steps, multiview=config.multiview),
+        world,
         name=config.dataset_name,
         data_dir=config.data_dir,
         episodes=config.num_collect_episodes,

@@ -19,6 +19,7 @@ def run(command: Config) -> None:
     from common.evaluation_settings import find_checkpoint, given_keys, merge
     from common.results import save_results, table
     from common.runs import new_eval_folder, provenance
+    from common.subgoal_watch import watching
 
     path = find_checkpoint(command.eval_checkpoint)
     device = resolve_device(command.device)
@@ -27,6 +28,7 @@ def run(command: Config) -> None:
     setup, config, step = load_agent(
         path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
     )
+    watched = watching(config, setup)
     machine = describe_device(device)
     folder = new_eval_folder(config, machine)
     result = evaluate(
@@ -41,6 +43,7 @@ def run(command: Config) -> None:
         videos=config.num_video_episodes if config.save_video else 0,
         video_frame_skip=config.video_frame_skip,
         progress=True,
+        **watched,
     )
     about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
     files = save_results(folder, result, about | {"provenance": provenance(machine)})

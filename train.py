@@ -13,6 +13,7 @@ def run(config: Config) -> None:
     from common.agent_files import make_setup, make_world
     from common.device import describe_device, resolve_device, set_threads
     from common.observations import make_observation
+    from common.pretrained import load_goal_policy
     from common.runs import open_run
     from common.trainer import Trainer
     from common.training_data import load_training_data
@@ -23,6 +24,7 @@ def run(config: Config) -> None:
     observation = make_observation(config.obs, world)
     buffer, normaliser = load_training_data(config, world, observation, device)
     setup = make_setup(config, world, observation, normaliser)
+    load_goal_policy(setup.agent, normaliser, config)
     with open_run(config, describe_device(device)) as folder:
         trainer = Trainer(config, setup, buffer, folder.path)
         if trainer.finished:

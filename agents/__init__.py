@@ -2,5 +2,6 @@
 
 AGENTS = {
     "iql": "agents.iql:IQL",
+    "hiql": "agents.hiql:HIQL",
     "sgiql": "agents.sgiql:SGIQL",
 }

@@ -1,11 +1,10 @@
-"""What every agent is: a few losses, one update, one act."""
+"""What every agent is built from, and a few words that all of them use."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
-
-from agents.networks import EITSettings
+from torch import Tensor, nn
 
 Metrics = dict[str, Tensor]  # name, prefixed by its network -> scalar tensor
 
@@ -16,18 +15,69 @@ ROW_BLOCK = 32
 
 
 @dataclass(frozen=True)
+class ObservationSpec:
+    """What an observation is, as far as networks need to know.
+
+    Attributes:
+        kind: "entities", "flat" or "image".
+        shape: (N, D) for entities, (S,) for flat ones, (V*3, H, W) uint8 for images.
+        views: V cameras. Of entities the first N/V belong to view 1 and so on; a flat observation
+            is one vector after the other.
+        explicit: leading features of a particle (position, scale, depth, transparency), which are
+            projected apart from its visual features; 0 = all features together.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    views: int = 1
+    explicit: int = 0
+
+    @property
+    def features(self) -> int:
+        """D of entities, S of a flat observation."""
+        return self.shape[-1]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether rows of two observations of an episode belong together; not so for particles."""
+        return self.explicit == 0
+
+
+class Networks(Protocol):
+    """Makes the networks that fit an observation and an action; see `agents.families`."""
+
+    @property
+    def fills_threads(self) -> bool:
+        """Whether one update keeps two CPU threads busy, so that a second process gains nothing."""
+
+    def policy(self) -> nn.Module:
+        """pi(s, g): (B, *shape) twice -> (B, A) in (-1, 1)."""
+
+    def value(self) -> nn.Module:
+        """V(s, g): (B, *shape) twice -> (B,)."""
+
+    def critic(self, members: int) -> nn.Module:
+        """K members of Q(s, a, g): (B, *shape), (B, A), (B, *shape) -> (K, B)."""
+
+    def subgoal_policy(self) -> nn.Module:
+        """Deterministic subgoal of (s, g): (B, *shape) twice -> (B, *shape)."""
+
+    def diffuser(self, steps: int) -> nn.Module:
+        """Diffusion of subgoals, see `agents.diffusion.SubgoalDiffuser`."""
+
+
+@dataclass(frozen=True)
 class AgentContext:
     """Everything an agent is built from besides its own section of the settings.
 
     Attributes:
-        shape: of one observation, (N, D) for entity sets. action_dim: A.
-        size: widths of the entity networks.
+        spec: of one observation. action_dim: A. networks: makes the networks that fit both.
         gamma, lr, grad_clip_norm: learning settings that all agents share.
     """
 
-    shape: tuple[int, ...]
+    spec: ObservationSpec
     action_dim: int
-    size: EITSettings
+    networks: Networks
     gamma: float
     lr: float
     grad_clip_norm: float

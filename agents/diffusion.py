@@ -35,15 +35,15 @@ def sinusoidal(t: Tensor, width: int) -> Tensor:
 class Denoiser(nn.Module):
     """Predicts the noise in the subgoal slot from the three sets and the diffusion time.
 
-    Equivariant: reordering the entities reorders the prediction.
+    Equivariant: reordering the entities (of a view) reorders the prediction.
     """
 
-    def __init__(self, features: int, size: EITSettings) -> None:
+    def __init__(self, features: int, size: EITSettings, views: int = 1) -> None:
         super().__init__()
         width = size.embed_dim
-        self.width = width
+        self.width, self.views = width, views
         self.encode = MLP(1, (features, size.h_dim, width))
-        self.entity_encoding = nn.Parameter(torch.randn(1, 1, 1, width) * BLOCK_STD)
+        self.entity_encoding = nn.Parameter(torch.randn(1, views, 1, width) * BLOCK_STD)
         self.slot_encoding = nn.Parameter(torch.randn(1, SLOTS, 1, width) * BLOCK_STD)
         self.embed_time = MLP(1, (width, 4 * width, width))
         # The reference means its gates to start closed, but a later initialisation pass gives them
@@ -68,26 +68,33 @@ class Denoiser(nn.Module):
         n = state.shape[1]
         x = torch.cat([entities_first(part) for part in (state, noisy, goal)], dim=1)
         time = self.embed_time(sinusoidal(t, self.width).unsqueeze(0))  # (1, B, E)
-        slots = self.slot_encoding.repeat_interleave(n, dim=1)  # (1, 3N, 1, E)
-        x = self.encode(x) + (self.entity_encoding + slots) + time.unsqueeze(1)
+        x = self.encode(x) + self._encodings(n) + time.unsqueeze(1)
         for block in self.blocks:
             x = block(x, condition=time)
         x = x[:, n : 2 * n]  # only the subgoal's slot is asked for: (1, N, B, E)
         x = modulate(x, *self.modulation(time).unsqueeze(1).chunk(2, dim=-1))
         return self.decode(self.mix(x)).squeeze(0).transpose(0, 1)
 
+    def _encodings(self, n: int) -> Tensor:
+        """What tells slots, and views if there are several, apart: (1, 3N, 1, E)."""
+        entities = self.entity_encoding
+        if self.views > 1:
+            entities = entities.repeat_interleave(n // self.views, dim=1).repeat(1, SLOTS, 1, 1)
+        return entities + self.slot_encoding.repeat_interleave(n, dim=1)
+
 
 class SubgoalDiffuser(nn.Module):
     """Gaussian diffusion of subgoal sets conditioned on state and goal sets.
 
     Args:
-        features: D. size: network widths. steps: T.
+        features: D. size: network widths. steps: T. views: the first N/views entities are those of
+            the first view, and so on.
     """
 
-    def __init__(self, features: int, size: EITSettings, steps: int) -> None:
+    def __init__(self, features: int, size: EITSettings, steps: int, views: int = 1) -> None:
         super().__init__()
         self.steps = steps
-        self.denoiser = Denoiser(features, size)
+        self.denoiser = Denoiser(features, size, views)
         betas = cosine_betas(steps)
         alpha_bar = torch.cumprod(1 - betas, dim=0)
         previous = F.pad(alpha_bar[:-1], (1, 0), value=1.0)
@@ -134,3 +141,26 @@ class SubgoalDiffuser(nn.Module):
             if step > 0:
                 x = x + self.deviation[step] * noise[self.steps - step]
         return x
+
+
+class FlatDiffuser(SubgoalDiffuser):
+    """The same over flat observations (B, S): one token per view.
+
+    Args:
+        features: S, of all views. Everything else as for `SubgoalDiffuser`.
+    """
+
+    def __init__(self, features: int, size: EITSettings, steps: int, views: int = 1) -> None:
+        super().__init__(features // views, size, steps, views)
+
+    def loss(
+        self, state: Tensor, subgoal: Tensor, goal: Tensor, t: Tensor, noise: Tensor
+    ) -> Tensor:
+        state, subgoal, goal, noise = map(self._tokens, (state, subgoal, goal, noise))
+        return super().loss(state, subgoal, goal, t, noise)
+
+    def sample(self, state: Tensor, goal: Tensor, noise: Tensor) -> Tensor:
+        return super().sample(*map(self._tokens, (state, goal, noise))).flatten(-2)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.denoiser.views, -1))  # (..., S) -> (..., V, S/V)

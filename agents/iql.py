@@ -11,8 +11,8 @@ from torch import Tensor
 
 from agents.base import AgentContext, Metrics, pad_rows
 from agents.learner import Learner, flatten_parameters
-from agents.networks import EntityCritic, EntityPolicy, EntityValue, share_member
-from common.buffer import Batch
+from agents.networks import share_member
+from common.buffer import Batch, Buffer
 from common.settings import setting
 
 
@@ -38,12 +38,11 @@ class IQL:
     def __init__(self, settings: IQLSettings, context: AgentContext) -> None:
         self.settings, self.context = settings, context
         self.gamma = context.gamma
-        features, action_dim, size = context.shape[-1], context.action_dim, context.size
-        device = context.device
-        self.value = EntityValue(features, size).to(device)
-        self.critic = EntityCritic(2, features, action_dim, size).to(device)
-        self.target_critic = EntityCritic(2, features, action_dim, size).to(device)
-        self.policy = EntityPolicy(features, action_dim, size).to(device)
+        networks, device = context.networks, context.device
+        self.value = networks.value().to(device)
+        self.critic = networks.critic(2).to(device)
+        self.target_critic = networks.critic(2).to(device)
+        self.policy = networks.policy().to(device)
         self.learners = {
             "value": Learner(self.value, context.lr, context.grad_clip_norm),
             "critic": Learner(self.critic, context.lr, context.grad_clip_norm),
@@ -52,8 +51,7 @@ class IQL:
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_flat = flatten_parameters(self.target_critic.requires_grad_(False))
         # The policy climbs the first critic only, and must not move it.
-        first = EntityCritic(1, features, action_dim, size).to(device)
-        self.first_critic = share_member(self.critic, first)
+        self.first_critic = share_member(self.critic, networks.critic(1).to(device))
 
     # --- losses ------------------------------------------------------------------------------
 
@@ -98,7 +96,8 @@ class IQL:
         """One update on one batch, in the published order: V, Q, policy (then target critics).
 
         The two halves may run in two processes: the critics never read what the policies learn, and
-        the policies read no more than the first critic of the same update.
+        the policies read no more than V and the critics of the same update (not their targets, so
+        it does not matter which of the two comes last).
         """
         return self.update_critics(batch) | self.update_policies(batch, generator)
 
@@ -117,7 +116,15 @@ class IQL:
         norm = self.learners[name].step(loss)
         return {key: x.detach() for key, x in metrics.items()} | {f"{name}/grad_norm": norm}
 
+    def calibrate(self, buffer: Buffer) -> None:
+        """Derive from V and the data what acting needs besides the networks: here nothing.
+
+        Called before every evaluation and checkpoint of a training run.
+        """
+
     # --- acting ------------------------------------------------------------------------------
+
+    pursues_subgoals = False  # whether `act` may return subgoals other than the goal
 
     @torch.no_grad()
     def act(

@@ -1,7 +1,27 @@
 """Value-based choice among sampled subgoals (paper: composing the two levels; spec: agents 6)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """New subgoals for R environments, and what they were chosen by (M candidates each).
+
+    Attributes:
+        subgoal: (R, *shape).
+        index: (R,) of the chosen candidate, -1 where the goal itself was taken.
+        reach, remaining, direct, radius: as for `select_subgoals`.
+    """
+
+    subgoal: Tensor
+    index: Tensor
+    reach: Tensor
+    remaining: Tensor
+    direct: Tensor
+    radius: float | None
 
 
 def select_subgoals(

@@ -9,10 +9,13 @@ import torch
 
 from agents import AGENTS
 from agents.base import AgentContext
+from agents.families import make_networks
 from common import checkpoint as files
+from common.checkpoint import Checkpoint, load_checkpoint
 from common.config import Config, parse
 from common.errors import UserError
 from common.observations import Normaliser, Observation, make_observation
+from common.pretrained import brings_goal_policy, load_goal_policy
 from common.registry import lookup
 from envs import WORLDS
 from envs.base import World
@@ -28,17 +31,6 @@ class Setup:
     normaliser: Normaliser
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors."""
-
-    path: Path
-    raw: dict[str, Any]
-    step: int
-    extra: dict[str, Any]
-    state: dict[str, Any]
-
-
 def make_world(config: Config) -> World:
     """The world that the settings describe."""
     return lookup(WORLDS, config.task, "task")(
@@ -51,9 +43,11 @@ def make_setup(
 ) -> Setup:
     """Build an untrained agent for a world; its device is the normaliser's."""
     context = AgentContext(
-        shape=observation.shape,
+        spec=observation.spec,
         action_dim=world.action_dim,
-        size=config.arch_eit,
+        networks=make_networks(
+            observation.spec, world.action_dim, config.arch_eit, config.arch_mlp
+        ),
         gamma=config.gamma,
         lr=config.lr,
         grad_clip_norm=config.grad_clip_norm,
@@ -78,13 +72,6 @@ def save_checkpoint(
     tensors, structure = files.flatten(nested)
     meta = {"config": config.raw, "step": step, "extra": extra, "structure": structure}
     files.save(path, tensors, meta)
-
-
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU. Raises `UserError` if it is missing or damaged."""
-    tensors, meta = files.load(path)
-    state = files.unflatten(tensors, meta["structure"])
-    return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state)
 
 
 def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
@@ -114,4 +101,6 @@ def load_agent(
     normaliser = Normaliser(**checkpoint.state["normaliser"]).to(device)
     setup = make_setup(config, world, observation, normaliser)
     restore_agent(setup, checkpoint)
+    if not brings_goal_policy(checkpoint, config):
+        load_goal_policy(setup.agent, normaliser, config)
     return setup, config, checkpoint.step

@@ -118,6 +118,18 @@ class Buffer:
         """One batch of `size` transitions."""
         return self.gather(self.draw(size, generator))
 
+    def pairs(self, size: int, apart: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """States of uniformly drawn episodes, and those `apart` steps on: (size, *shape) each.
+
+        In shorter episodes the second is the last state.
+        """
+        device = self.first.device
+        u = torch.rand(2, size, generator=generator, dtype=torch.float64, device=device)
+        episode = (u[0] * len(self.length)).long()
+        apart = (self.length[episode] - 1).clamp(max=apart)
+        first = self.first[episode] + (u[1] * (self.length[episode] - apart)).long()
+        return self.obs[first], self.obs[first + apart]
+
     def draw(self, size: int, generator: torch.Generator) -> Indices:
         """Rows of a batch: an episode uniformly, then a transition uniformly inside it.
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from common.errors import UserError
 from common.files import atomic_write
 
 FORMAT = "hecrl-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors."""
+
+    path: Path
+    raw: dict[str, Any]
+    step: int
+    extra: dict[str, Any]
+    state: dict[str, Any]
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any) -> None:
@@ -50,6 +62,13 @@ def load(
     if header.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this code; expected format {FORMAT}")
     return tensors, json.loads(header["meta"])
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU. Raises `UserError` if it is missing or damaged."""
+    tensors, meta = load(path)
+    state = unflatten(tensors, meta["structure"])
+    return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state)
 
 
 def flatten(nested: Any) -> tuple[dict[str, Tensor], Any]:

@@ -77,6 +77,7 @@ class Options:
 
     eval_checkpoint: str | None = setting(identity=False)
     eval_variant_name: str = setting(identity=False)
+    subgoal_factor_eval: bool = setting()
     eval_freq: int = setting(low=1)
     num_eval_episodes: int = setting(low=1)
     num_eval_envs: int = setting(low=1, identity=False)
@@ -94,13 +95,15 @@ class Options:
 class Config(Options):
     """All settings of one command, checked; sections of agents and worlds not chosen are left out.
 
-    `arch_eit` is the section of that name (`agents.networks.EITSettings`), `world` that of the
-    chosen task in `env_kwargs`, `agent_settings` that of the chosen agent; `encoder` and
-    `encoder_settings`, the section of the chosen kind in it, are for `visual_encoders.train`,
-    `collect` for `collect.py`; `raw` has all keys of `config.yaml` in a plain dictionary.
+    `arch_eit` and `arch_mlp` are the sections of those names (`agents.networks.EITSettings`,
+    `agents.flat.MLPSettings`), `world` that of the chosen task in `env_kwargs`, `agent_settings`
+    that of the chosen agent; `encoder` and `encoder_settings`, the section of the chosen kind in
+    it, are for `visual_encoders.train`, `collect` for `collect.py`; `raw` has all keys of
+    `config.yaml` in a plain dictionary.
     """
 
     arch_eit: Any
+    arch_mlp: Any
     encoder: Any
     encoder_settings: Any
     world: Any
@@ -128,6 +131,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
     return Config(
         **part(Options),
         arch_eit=checked.arch_eit,
+        arch_mlp=checked.arch_mlp,
         encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
         encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
@@ -142,6 +146,7 @@ def identity(config: Config) -> dict[str, Any]:
     section = load(WORLDS[config.task]).section
     parts = {
         "arch_eit": config.arch_eit,
+        "arch_mlp": config.arch_mlp,
         f"env_kwargs.{section}": config.world,
         config.agent: config.agent_settings,
     }
@@ -191,11 +196,12 @@ def _schema() -> type:
     )
     # Loaded here, not at the top: worker processes import this module and do without torch.
     agents = [(name, load(target).Settings) for name, target in AGENTS.items()]
-    eit = load("agents.networks:EITSettings")
-    encoder = load("visual_encoders.settings:encoder_schema")()
+    sections = [("arch_eit", load("agents.networks:EITSettings"))]
+    sections += [("arch_mlp", load("agents.flat:MLPSettings"))]
+    sections += [("encoder", load("visual_encoders.settings:encoder_schema")())]
     return dataclasses.make_dataclass(
         "Schema",
-        [("env_kwargs", env_kwargs), ("arch_eit", eit), ("encoder", encoder), *agents],
+        [("env_kwargs", env_kwargs), *sections, *agents],
         bases=(Options, CollectSettings),
         frozen=True,
     )

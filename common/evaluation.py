@@ -10,17 +10,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from agents.subgoals import Proposal
 from common.env_pool import EnvPool, Reply, Start, Step
 from common.observations import Normaliser, Observation
 from common.processes import available_cores
 from common.statistics import Interval, average, proportion
+from common.subgoal_watch import HEADER, EntityCounter, describe
 from common.video import Clip
 from envs.base import World
 from envs.rendering import rendering_problem
@@ -92,6 +94,8 @@ def evaluate(
     video_frame_skip: int = 3,
     progress: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    counter: EntityCounter | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Run episodes 0 to `episodes` - 1 of `seed` and measure them.
 
@@ -102,6 +106,8 @@ def evaluate(
         video_frame_skip: every this many steps a frame is drawn.
         progress: show a progress bar with environment steps per second and time left.
         stopped: asked between steps; once it is true the evaluation is broken off.
+        counter: adds the figure `entities_changed`, of each episode's first subgoal.
+        tell: is told the values of each new subgoal, line by line; the agent must be a hierarchy.
 
     Raises:
         EvaluationStopped: because of `stopped`.
@@ -110,8 +116,10 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
     began = time.monotonic()
-    films = _filmable(min(videos, episodes))
-    player = _Player(agent, observation, normaliser, world, seed, films, video_frame_skip)
+    films = _filmable(world, min(videos, episodes))
+    player = _Player(
+        agent, observation, normaliser, world, seed, films, video_frame_skip, counter, tell
+    )
     total = episodes * world.max_episode_steps
     pool_size = min(num_envs, episodes), workers or available_cores()
     with (
@@ -134,9 +142,9 @@ def summarise(rows: list[dict[str, float | int]]) -> dict[str, Interval]:
     }
 
 
-def _filmable(videos: int) -> int:
+def _filmable(world: World, videos: int) -> int:
     """How many of the episodes can be filmed: all, or none with a warning that says why."""
-    problem = rendering_problem() if videos else None
+    problem = rendering_problem() if videos and world.needs_opengl else None
     if problem:
         log.warning("warning: no video, because this machine cannot render: %s", problem)
         return 0
@@ -179,6 +187,7 @@ class _Episode:
     goal: Tensor | None = None
     memory: Tensor | None = None
     step: int = 0
+    figures: dict[str, float] = field(default_factory=dict)  # besides the world's metrics
 
 
 @dataclass
@@ -192,6 +201,8 @@ class _Player:
     seed: int
     films: int
     frame_skip: int
+    counter: EntityCounter | None
+    tell: Callable[[str], None] | None
     live: dict[int, _Episode] = field(default_factory=dict)  # by slot
     rows: dict[int, dict[str, float | int]] = field(default_factory=dict)  # by episode
     clips: dict[int, Clip] = field(default_factory=dict)
@@ -221,7 +232,8 @@ class _Player:
         if reply.metrics is None:
             return False
         metrics = {name: reply.metrics[name] for name in self.world.metrics}
-        self.rows[episode.index] = {"episode": episode.index, "seed": episode.seed} | metrics
+        about = {"episode": episode.index, "seed": episode.seed}
+        self.rows[episode.index] = about | metrics | episode.figures
         del self.live[slot]
         return True
 
@@ -237,11 +249,27 @@ class _Player:
             torch.tensor([episode.step for episode in episodes], device=self._device),
             torch.stack([episode.memory for episode in episodes]),
             [episode.generator for episode in episodes],
+            **self._watch(episodes),
         )
         for episode, subgoal in zip(episodes, memory, strict=True):
             episode.memory = subgoal
+            if self.counter and episode.step == 0:
+                changed = self.counter(torch.from_numpy(episode.raw), self._subgoal_state(episode))
+                episode.figures["entities_changed"] = changed
         actions = actions.float().cpu().numpy()
         return dict(zip(self.live, map(self._order, episodes, actions), strict=True))
+
+    def _watch(self, episodes: list[_Episode]) -> dict[str, Any]:
+        """The argument with which an agent of two levels tells of its new subgoals, if wanted."""
+        if self.tell is None:
+            return {}
+
+        def watch(rows: Tensor, proposal: Proposal) -> None:
+            self.tell(HEADER)
+            for row, i in enumerate(rows.tolist()):
+                self.tell(describe(proposal, row, episodes[i].index, episodes[i].step))
+
+        return {"watch": watch}
 
     def _order(self, episode: _Episode, action: np.ndarray) -> Step:
         if episode.index >= self.films:
@@ -250,10 +278,13 @@ class _Player:
 
     def _shown(self, episode: _Episode) -> np.ndarray | None:
         """The subgoal of an episode as an environment state, (S,); images show none."""
-        if self.observation.pixels:
-            return None
-        subgoal = self.normaliser.inverse(episode.memory.unsqueeze(0))
-        return self.observation.decode(subgoal)[0].cpu().numpy()
+        return None if self.observation.pixels else self._subgoal_state(episode).numpy()
+
+    def _subgoal_state(self, episode: _Episode) -> Tensor:
+        """The subgoal of an episode as an environment state, (S,) on the CPU."""
+        subgoal = self.normaliser.inverse(episode.memory)
+        subgoal = self.observation.align(subgoal, episode.identities)
+        return self.observation.decode(subgoal.unsqueeze(0))[0].cpu()
 
     @torch.inference_mode()
     def _encode(self, raw: list[np.ndarray], episodes: list[_Episode]) -> Tensor:

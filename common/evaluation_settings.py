@@ -12,14 +12,14 @@ LOCAL = ("device", "threads", "num_workers", "output_dir")
 DEFAULT_CHECKPOINT = "last.safetensors"
 
 
-def find_checkpoint(given: str | None) -> Path:
-    """The checkpoint file that `eval_checkpoint` names: itself, or `last` of a run folder.
+def find_checkpoint(given: str | None, key: str = "eval_checkpoint") -> Path:
+    """The checkpoint file that the setting `key` names: itself, or `last` of a run folder.
 
     `last` and not `best`: the best of several evaluations flatters the agent.
     Raises `UserError` if there is none.
     """
     if not given:
-        raise UserError("eval_checkpoint is not set; give a checkpoint file or a run's folder")
+        raise UserError(f"{key} is not set; give a checkpoint file or a run's folder")
     path = Path(given)
     if path.is_dir():
         path /= DEFAULT_CHECKPOINT

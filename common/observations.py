@@ -10,8 +10,10 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from agents.base import ObservationSpec
 from common.errors import UserError
 from envs.base import World
 
@@ -27,6 +29,8 @@ class Observation(ABC):
         identity_dim: trailing features that say which entity a row is (0 if none).
     """
 
+    kind: ClassVar[str]  # of networks, see `ObservationSpec`
+
     column: ClassVar[str] = "state_observations"  # of the dataset
     pixels: ClassVar[bool] = False  # whether the environment has to draw frames
     shape: tuple[int, ...]
@@ -34,6 +38,11 @@ class Observation(ABC):
 
     def __init__(self, world: World) -> None:
         self.world = world
+
+    @property
+    def spec(self) -> ObservationSpec:
+        """What networks need to know of it."""
+        return ObservationSpec(self.kind, self.shape)
 
     @abstractmethod
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
@@ -47,13 +56,22 @@ class Observation(ABC):
     def decode(self, obs: Tensor) -> Tensor:
         """(B, *shape), not normalised -> raw rows (B, S); identities are ignored."""
 
+    def align(self, obs: Tensor, identities: Tensor) -> Tensor:
+        """A generated observation with its rows in the order of `identities` (N,): (*shape)."""
+        return obs
+
 
 class EntityState(Observation):
-    """`ec_state`: one row per entity (agent first) from simulator state, one-hot of its row."""
+    """`ec_state`: one row per entity (agent first) from simulator state, one-hot of its row.
+
+    The one-hot is left out for worlds whose rows say themselves which entity they are of.
+    """
+
+    kind = "entities"
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self.identity_dim = self._identity_count()
+        self.identity_dim = 0 if world.identifies_entities else self._identity_count()
         self.shape = (world.num_entities, world.entity_dim + self.identity_dim)
 
     def _identity_count(self) -> int:
@@ -64,10 +82,24 @@ class EntityState(Observation):
 
     def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
         entities = self.world.state_entities(raw.float())  # (B, N, D)
+        if not self.identity_dim:
+            return entities
         return torch.cat([entities, F.one_hot(identities, self.identity_dim).float()], dim=-1)
 
     def decode(self, obs: Tensor) -> Tensor:
         return self.world.entities_state(obs[..., : self.world.entity_dim])
+
+    def align(self, obs: Tensor, identities: Tensor) -> Tensor:
+        """Rows of a generated set have no order of their own, but carry their identities.
+
+        Of all assignments of rows to the wanted identities the one with the largest sum of the
+        features in question.
+        """
+        if not self.identity_dim:
+            return obs
+        carried = obs[:, -self.identity_dim :][:, identities.to(obs.device)]  # (row, wanted)
+        rows, wanted = linear_sum_assignment(carried.cpu().numpy(), maximize=True)
+        return obs[torch.from_numpy(rows[wanted.argsort()])]
 
 
 class GeneralEntityState(EntityState):
@@ -81,14 +113,35 @@ class GeneralEntityState(EntityState):
         return self.world.max_identities
 
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
-        order = torch.rand(episodes, self.identity_dim - 1, generator=generator).argsort(dim=1)
+        order = torch.rand(episodes, self._identity_count() - 1, generator=generator).argsort(dim=1)
         agent = torch.zeros(episodes, 1, dtype=torch.long)
         return torch.cat([agent, 1 + order[:, : self.world.num_entities - 1]], dim=1)
+
+
+class FlatState(Observation):
+    """`state`: the environment's state vector as it is."""
+
+    kind = "flat"
+    identity_dim = 0
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.shape = (world.state_dim,)
+
+    def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
+        return torch.empty(episodes, 0, dtype=torch.long)
+
+    def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
+        return raw.float()
+
+    def decode(self, obs: Tensor) -> Tensor:
+        return obs
 
 
 OBSERVATIONS: dict[str, type[Observation]] = {
     "ec_state": EntityState,
     "ec_state_gen": GeneralEntityState,
+    "state": FlatState,
 }
 IMAGE_KINDS = frozenset({"rgb", "dlp", "vqvae"})  # kinds whose datasets hold images
 

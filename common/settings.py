@@ -1,7 +1,8 @@
 """Typed, frozen settings: a dataclass is the schema, `build` checks a plain mapping against it.
 
 The dataclasses carry types and ranges but no defaults: every default stands in `config.yaml`.
-A schema may use int, float, bool, str, `tuple[T, ...]`, `T | None` and other such dataclasses.
+A schema may use int, float, bool, str, `tuple[T, ...]`, `T | None` and other such dataclasses, and
+`T | str` for a T that certain words may replace.
 """
 
 import dataclasses
@@ -26,16 +27,18 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    words: Sequence[str] = (),
     identity: bool = True,
 ) -> Any:
     """Declare a dataclass field with the values it may take.
 
     `low` and `high` are inclusive bounds, `above` and `below` exclusive ones; for a tuple they and
-    `choices` hold for each element. `identity=False` marks a setting that changes neither what a
-    training run computes nor what it records: it takes no part in the name of the run's folder.
+    `choices` hold for each element. `words` may stand instead of a number. `identity=False` marks a
+    setting that changes neither what a training run computes nor what it records: it takes no part
+    in the name of the run's folder.
     """
     limits = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
-    return dataclasses.field(metadata={**limits, "identity": identity})
+    return dataclasses.field(metadata={**limits, "words": words, "identity": identity})
 
 
 def build(cls: type, mapping: Mapping[str, Any], path: str = "") -> Any:
@@ -100,6 +103,11 @@ def _convert(kind: Any, value: Any, key: str, limits: Mapping[str, Any]) -> Any:
             raise SettingError(f"{key}={show(value)} is not a list; {_allowed(kind, limits)}")
         element = typing.get_args(kind)[0]
         return tuple(_convert(element, part, key, limits) for part in value)
+    words = limits.get("words", ())
+    if value in words:
+        return value
+    if words:
+        kind = typing.get_args(kind)[0]  # T of `T | str`
     converted = _scalar(kind, value)
     if converted is None:
         raise SettingError(f"{key}={show(value)} is not {_NOUN[kind]}; {_allowed(kind, limits)}")
@@ -159,7 +167,8 @@ def _allowed(kind: Any, limits: Mapping[str, Any]) -> str:
         for name, word in _BOUND.items()
         if limits.get(name) is not None
     ]
-    return "allowed: " + " ".join([_PLURAL[kind], " and ".join(bounds)]).strip()
+    alternatives = "".join(f", or {word}" for word in limits.get("words", ()))
+    return "allowed: " + " ".join([_PLURAL[kind], " and ".join(bounds)]).strip() + alternatives
 
 
 def _is_optional(kind: Any) -> bool:

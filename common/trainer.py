@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.agent_files import Setup, load_checkpoint, restore_agent, save_checkpoint
+from common.agent_files import Setup, restore_agent, save_checkpoint
 from common.buffer import Buffer
+from common.checkpoint import load_checkpoint
 from common.config import Config
 from common.errors import UserError
 from common.evaluation import EvaluationStopped, evaluate
 from common.logger import MetricsLog, Tracker
 from common.signals import stop_on_signal
+from common.subgoal_watch import watching
 from common.updates import make_updates
 from common.video import save_grid
 
@@ -33,11 +35,13 @@ class Trainer:
     parameters, moments, running sums of the metrics; random draws depend on seed and update alone.
 
     Reads of the settings: seed, steps, batch_size, parallel_update, log_freq, checkpoint_freq,
-    eval_freq, num_eval_*, num_workers, num_video_episodes, video_frame_skip, save_*.
+    eval_freq, num_eval_*, num_workers, num_video_episodes, video_frame_skip, save_*,
+    subgoal_factor_eval.
     """
 
     def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:
         self.config, self.setup, self.buffer, self.folder = config, setup, buffer, folder
+        self.watched = watching(config, setup)  # evaluations begin late, mistakes should show now
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
@@ -128,6 +132,7 @@ class Trainer:
         """Evaluate, log, and keep the agent as `best` if none succeeded more often."""
         config, setup = self.config, self.setup
         filmed = config.num_video_episodes if config.save_video else 0
+        setup.agent.calibrate(self.buffer)
         result = evaluate(
             setup.agent,
             setup.world,
@@ -141,6 +146,7 @@ class Trainer:
             video_frame_skip=config.video_frame_skip,
             progress=True,
             stopped=stopped,
+            **self.watched,
         )
         self.evaluated = self.step
         figures = result.figures()
@@ -170,6 +176,7 @@ class Trainer:
         if not self.config.save_agent:
             return
         self._means()
+        self.setup.agent.calibrate(self.buffer)
         # torch's own generator is what dropout draws from.
         state = {"torch": torch.get_rng_state(), "sums": self.updates.sums()}
         extra = {"best": self.best, "evaluated": self.evaluated}

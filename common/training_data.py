@@ -26,7 +26,8 @@ def load_training_data(
     difference = world.compatible(dataset.header)
     if difference:
         raise UserError(f"dataset {dataset} does not fit: {difference}")
-    wanted = sorted({"actions", *world.reward_fields})
+    fields = _reward_fields(config, world)
+    wanted = sorted({"actions", *fields})
     columns, length = dataset.load(wanted, div=config.train_dataset_div)
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
@@ -40,7 +41,7 @@ def load_training_data(
         obs.to(device),
         rows["actions"].to(device),
         length.to(device),
-        {name: rows[name].to(device) for name in world.reward_fields},
+        {name: rows[name].to(device) for name in fields},
         world.reward if config.reward == "env" else None,
         value_goals=_shares(config, "value"),
         policy_goals=_shares(config, "policy"),
@@ -49,6 +50,18 @@ def load_training_data(
         done_signal=config.done_signal,
     )
     return buffer, normaliser.to(device)
+
+
+def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
+    """The columns that the rewards of training are computed from."""
+    if config.reward != "env":
+        return ()
+    if world.reward_within_episode and config.p_randgoal_value:
+        raise UserError(
+            f"p_randgoal_value={config.p_randgoal_value:g} is not possible with {world.name} and "
+            "reward=env, which compares states of one episode only; set p_randgoal_value=0"
+        )
+    return world.reward_fields
 
 
 def _encode(

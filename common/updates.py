@@ -19,9 +19,8 @@ from common.device import seeded_generator
 from common.errors import UserError
 from common.processes import signals_blocked
 
-# Networks of this width keep two threads busy by themselves: the paper's size did 1.27 updates/s in
-# one process of two threads and 1.05 in two of one; width 32 did 9.7 and 15.3 (two CPU cores).
-WIDE = 64
+# The networks that the policies of an agent read and the critics' process updates.
+JUDGES = ("value", "critic")
 
 Sums = dict[str, Tensor]  # metric -> its sum over the updates since the last reset
 
@@ -61,7 +60,7 @@ def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Upd
     problem = _problem(config, agent, buffer)
     if config.parallel_update == "always" and problem:
         raise UserError(f"parallel_update=always is not possible: {problem}; use auto or never")
-    worthwhile = threads > 1 and config.arch_eit.embed_dim < WIDE
+    worthwhile = threads > 1 and not agent.context.networks.fills_threads
     wanted = {"always": True, "auto": worthwhile, "never": False}[config.parallel_update]
     if not wanted or problem:
         return Updates(agent, draws, sums)
@@ -110,9 +109,10 @@ class PipelinedUpdates(Updates):
         this process   critics 1 | critics 2  | critics 3  | ...
         the other                | policies 1 | policies 2 | ...
 
-    The policies of update k see the critic as update k left it: the other process copies it before
-    this one goes on. What the policies learn lies in shared memory, so that this process can
-    evaluate and store the agent once `sums` has made sure that no update is under way. CPU only.
+    The policies of update k see V and the critics as update k left them: the other process copies
+    them before this one goes on. What the policies learn lies in shared memory, so that this
+    process can evaluate and store the agent once `sums` has made sure that no update is under way.
+    CPU only.
     """
 
     def __init__(self, agent: Any, draws: Draws, sums: Sums, threads: int) -> None:
@@ -121,7 +121,7 @@ class PipelinedUpdates(Updates):
         shared = {name: learner.share() for name, learner in agent.learners.items()}
         context = mp.get_context("spawn")
         self._pipe, end = context.Pipe()
-        policies = {k: v for k, v in sums.items() if k.split("/")[0] not in ("value", "critic")}
+        policies = {k: v for k, v in sums.items() if k.split("/")[0] not in JUDGES}
         for name in policies:
             del sums[name]
         arguments = (end, type(agent), agent.settings, agent.context, shared, draws, policies)
@@ -136,7 +136,7 @@ class PipelinedUpdates(Updates):
     def run(self, step: int) -> None:
         batch, _ = self.draws(step)
         add(self._sums, self.agent.update_critics(batch))
-        self._ask(step)  # it answers as soon as it has copied the critic
+        self._ask(step)  # it answers as soon as it has copied them
 
     def sums(self) -> Sums:
         return self._sums | self._ask("sums")
@@ -176,9 +176,9 @@ def _policy_process(
     """Serve update after update until the other end of the pipe closes."""
     torch.set_num_threads(threads)
     agent = Agent(settings, context)
-    critic = agent.learners["critic"].flat.data  # stays a private copy
+    copies = {name: agent.learners[name].flat.data for name in JUDGES}  # they stay private
     for name, learner in agent.learners.items():
-        if name not in ("value", "critic"):
+        if name not in JUDGES:
             learner.adopt(shared[name])
     pipe.send(None)
     while True:
@@ -192,6 +192,7 @@ def _policy_process(
             sums.clear()
             pipe.send(None)
         else:
-            critic.copy_(shared["critic"]["flat"])
+            for name, copy in copies.items():
+                copy.copy_(shared[name]["flat"])
             pipe.send(None)
             add(sums, agent.update_policies(*draws(request)))

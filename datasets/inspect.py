@@ -71,7 +71,7 @@ def film(dataset: EpisodeSource, world: World, split: str, episode: int, file: P
     """
     count = len(dataset.lengths(split))
     if not 0 <= episode < count:
-        raise UserError(f"{dataset} has {split} episodes 0 to {count - 1}, not {episode}")
+        raise UserError(f"{dataset} has {count} {split} episodes, from 0 on; {episode} is not one")
     columns = dataset.read_episode(split, episode, narrow(dataset))
     env = world.make()
     try:

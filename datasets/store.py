@@ -112,8 +112,8 @@ class _ColumnWriter:
     def __init__(self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         rows = int(np.clip(CHUNK_BYTES // max(row_bytes, 1), 1, CHUNK_ROWS))
-        # Frames shrink several times; state rows are small, and noise does not compress.
-        is_image = dtype == np.uint8 and len(shape) >= 3
+        # Frames and masks shrink many times; state rows are small, and noise does not compress.
+        is_image = dtype == np.uint8 and len(shape) >= 2
         packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
         self._dataset = file.create_dataset(
             name,

@@ -4,11 +4,13 @@ import gymnasium
 
 WORLDS = {
     "manipobj-v0": "envs.manipobj:ManipObj",
+    "pushtetris-v0": "envs.pushtetris:PushTetris",
 }
 
 # The gymnasium classes behind them: strings, so that no simulator is imported before it is used.
 GYMNASIUM_IDS = {
     "manipobj-v0": "envs.manipobj_env:ManipObjEnv",
+    "pushtetris-v0": "envs.pushtetris_env:PushTetrisEnv",
 }
 
 

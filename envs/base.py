@@ -70,6 +70,9 @@ class World(ABC):
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
     reward_fields: ClassVar[tuple[str, ...]]  # dataset columns that `reward` reads
+    reward_within_episode: ClassVar[bool] = False  # whether `reward` wants goals of the episode
+    identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
+    needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
 
     state_dim: int
     action_dim: int
@@ -174,6 +177,12 @@ class World(ABC):
             UserError: if the stored columns do not say enough, or no frames can be drawn.
         """
         raise UserError(f"stored episodes of {self.name} cannot be drawn")
+
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the objects' positions (..., objects, P) in states (..., state_dim), as scaled
+        there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
+        """
+        raise UserError(f"task={self.name} does not tell the positions of its objects")
 
     @abstractmethod
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:

@@ -1,4 +1,7 @@
-"""The cube world (PPP-Cube): settings, rewards of stored rows, entities, metrics. No simulator."""
+"""The cube world, PPP-Cube and Stack-Cube, without its simulator.
+
+Settings, rewards of stored rows, entities, metrics.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from common.settings import setting
+from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.base import Collector, CollectSettings, World
 from envs.manipobj_statistics import statistics
@@ -25,7 +29,7 @@ CUBE_JOINTS = 7  # columns of qpos per cube: xyz, quaternion wxyz
 class ManipObjSettings:
     """Section `env_kwargs.manipobj`; see `envs.manipobj_env.ManipObjEnv`."""
 
-    mode: str = setting(choices=rules.MODES)
+    mode: str = setting(choices=tuple(modes.MODES))
     reward_mode: str = setting(choices=rules.REWARD_MODES)
     num_cubes: int = setting(low=0, high=rules.MAX_CUBES)  # 0: not chosen yet
     num_colors: int = setting(low=1, high=len(rules.PALETTE))
@@ -41,7 +45,8 @@ class ManipObj(World):
     """One to six cubes and a robot arm; entity 0 is the arm.
 
     Raises:
-        UserError: for a number of cubes outside 1 to 6, or an unknown mode or reward mode.
+        UserError: for a number of cubes outside 1 to 6, an unknown mode or reward mode, or more
+            colours than `task_sort` has spots for.
     """
 
     name = "manipobj-v0"
@@ -54,7 +59,8 @@ class ManipObj(World):
     def __init__(
         self, settings: ManipObjSettings, *, max_episode_steps: int, multiview: bool = False
     ) -> None:
-        rules.check(settings.mode, settings.reward_mode, settings.num_cubes)
+        rules.check_reward_mode(settings.reward_mode)
+        self._law = modes.make_mode(settings.mode, settings.num_cubes, settings.num_colors)
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
         self.num_cubes = settings.num_cubes
         self.state_dim = rules.AGENT_DIM + rules.CUBE_DIM * self.num_cubes
@@ -67,8 +73,9 @@ class ManipObj(World):
     def collect_overrides(self) -> list[str]:
         """Return the settings of `collect.py`, as overrides, that make data for this world."""
         section = f"env_kwargs.{self.section}"
-        cubes = f"{section}.num_cubes={self.num_cubes}"
-        return [*super().collect_overrides(), f"{section}.mode=data_collection", cubes]
+        mode, cubes = self._law.collection, self.num_cubes
+        overrides = [f"{section}.mode={mode}", f"{section}.num_cubes={cubes}"]
+        return [*super().collect_overrides(), *overrides]
 
     def make(self, pixels: bool = False) -> gym.Env:
         """Return the environment; observations are images if `pixels`, else `states_clean`."""
@@ -119,7 +126,8 @@ class ManipObj(World):
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         """Return the reward (B,) float32 for `qpos` (B, 14 + 7 N) of rows and goals.
 
-        The same formulas as the environment's own reward, see `rules.reward`.
+        The same formulas as the environment's own reward, see `rules.reward`; in mode `task_sort`
+        too, whose own is laxer (as in the reference).
         """
         distance = rules.distances(self._cubes(rows["qpos"]), self._cubes(goals["qpos"]))
         return rules.reward(distance, self.settings.reward_mode, self.settings.reward_scale)
@@ -155,6 +163,11 @@ class ManipObj(World):
         """Draw a stored `qpos`; the cubes' colours are not stored, so they are others."""
         env.unwrapped.set_state(row["qpos"], np.zeros(env.unwrapped.model.nv))
         return env.unwrapped.frame()
+
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the cubes' positions (..., N, 3), scaled, in states (..., 6 + 5 N)."""
+        cubes = state[..., rules.AGENT_DIM :].unflatten(-1, (self.num_cubes, rules.CUBE_DIM))
+        return cubes[..., :3]
 
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted pick-and-place and push agent; the mode must be a collection."""

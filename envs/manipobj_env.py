@@ -2,7 +2,8 @@
 
 A UR5e arm with a Robotiq gripper moves one to six cubes on a table (20 actions a second). Robot,
 control, physics and observation vector are OGBench's `CubeEnv`; density of the cubes, start, goal,
-success, reward and cameras follow the HECRL benchmark (`envs/manipobj_rules.py`).
+success, reward and cameras follow the HECRL benchmark (`envs/manipobj_rules.py`, and by mode
+`envs/manipobj_modes.py`).
 
 Differs from the reference: everything random in an episode (colours, goal, settling actions,
 start, targets) is drawn from `np_random`, so `reset(seed=...)` reproduces all of it.
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.manipobj_scene import CubeScene, yaw_angles
 from envs.rendering import without_backend
@@ -24,20 +26,19 @@ with without_backend():
 
 OB_TYPES = ("states", "states_clean", "pixels")
 SETTLE_STEPS = 2  # control steps between placing the goal and recording it
-INFO_GHOST_ALPHA = 0.2  # of targets under visualize_info
 
 
 class ManipObjEnv(CubeScene):
     """One to six cubes that a robot arm has to bring to goal positions.
 
     Args:
-        mode: a key of `rules.GOALS` (reach a goal) or of `rules.TARGETS` (scripted collection).
+        mode: a key of `modes.GOALS` (reach a goal) or of `modes.TARGETS` (scripted collection).
         ob_type: what `reset` and `step` return as observation: "states" (19 + 9 N,) float64,
             "states_clean" (6 + 5 N,) float64, or "pixels" uint8 (height, width, 3), with
             `multiview` (2, height, width, 3).
         reward_mode: "sparse", "step" or "dense", see `rules.reward`.
         num_cubes: N, from 1 to 6.
-        num_colors: kinds of goals in mode `task_sort`.
+        num_colors: colours, and with them spots, of mode `task_sort`.
         random_colors: draw N distinct colours each episode, else colour i for cube i.
         reward_scale: factor of the dense reward.
         terminate_at_goal: end the episode on success, else only the time limit ends it.
@@ -48,8 +49,8 @@ class ManipObjEnv(CubeScene):
         physics_timestep, control_timestep: seconds per simulation step and per action.
 
     Raises:
-        UserError: for an unknown mode, reward mode or number of cubes, and by `reset`, `step`
-            and `render` if frames are wanted and cannot be drawn.
+        UserError: for an unknown mode, reward mode or number of cubes or colours, and by `reset`,
+            `step` and `render` if frames are wanted and cannot be drawn.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -72,14 +73,14 @@ class ManipObjEnv(CubeScene):
         physics_timestep: float = 0.002,
         control_timestep: float = 0.05,
     ) -> None:
-        rules.check(mode, reward_mode, num_cubes)
+        rules.check_reward_mode(reward_mode)
+        self.law = modes.make_mode(mode, num_cubes, num_colors)
         if ob_type not in OB_TYPES:
             raise ValueError(f"ob_type must be one of {OB_TYPES}, not {ob_type!r}")
-        side = "side_pixels_stack" if mode in rules.STACK_MODES else "side_pixels"
         super().__init__(
             num_cubes,
-            ("front_pixels", side) if multiview else ("front_pixels",),
-            mode="task" if mode in rules.GOALS else "data_collection",
+            ("front_pixels", self.law.side_camera) if multiview else ("front_pixels",),
+            mode="task" if mode in modes.GOALS else "data_collection",
             terminate_at_goal=terminate_at_goal,
             visualize_info=visualize_info,
             physics_timestep=physics_timestep,
@@ -91,7 +92,6 @@ class ManipObjEnv(CubeScene):
         self.ob_type = ob_type
         self.reward_mode = reward_mode
         self.render_mode = render_mode
-        self.num_colors = num_colors
         self._random_colors = random_colors
         self._reward_scale = reward_scale
         self._action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
@@ -141,11 +141,11 @@ class ManipObjEnv(CubeScene):
     def initialize_episode(self) -> None:
         """Draw colours, goal (or first target) and start, in this order."""
         self._success, self._success_frac, self._interaction = False, 0.0, False
-        self._cube_colors = self._draw_colors()
-        self._show_ghosts()
+        colors = self.law.colors(self.np_random, self._random_colors)
+        self._cube_colors = rules.PALETTE[colors]
         self._data.qpos[self._arm_joint_ids] = self._home_qpos
         mujoco.mj_kinematics(self._model, self._data)
-        if self.mode in rules.GOALS:
+        if self.mode in modes.GOALS:
             self._make_goal()
         self.initialize_arm()
         self._place_cubes(*rules.scattered(self.np_random, self.num_cubes))
@@ -153,15 +153,9 @@ class ManipObjEnv(CubeScene):
         mujoco.mj_forward(self._model, self._data)
         self._measure()
         self._prev_state = self._state
-        if self.mode in rules.TARGETS:
+        if self.mode in modes.TARGETS:
+            self.law.reset()
             self.set_new_target(return_info=False)
-
-    def _draw_colors(self) -> np.ndarray:
-        """Return one palette colour per cube (N, 4)."""
-        if not self._random_colors:
-            return rules.PALETTE[: self.num_cubes]
-        chosen = self.np_random.choice(len(rules.PALETTE), self.num_cubes, replace=False)
-        return rules.PALETTE[chosen]
 
     def _make_goal(self) -> None:
         """Draw the goal, let it settle, record it, and bring the robot back home.
@@ -170,18 +164,17 @@ class ManipObjEnv(CubeScene):
         """
         home = self._data.qpos.copy(), self._data.qvel.copy()
         self.initialize_arm()
-        positions, yaws = rules.GOALS[self.mode](self.np_random, self.num_cubes)
+        positions, yaws = self.law.place(self.np_random)
         self._place_cubes(positions, yaws)
         self._place_targets(positions, yaws)
         mujoco.mj_forward(self._model, self._data)
         for _ in range(SETTLE_STEPS):
             self._simulate(self.np_random.uniform(-1.0, 1.0, self._action_space.shape))
         self._measure()
-        self._goal = {
-            "goal": self._observe(),
-            "state_goal": self._state,
-            "goal_rendered": self.frame() if self._render_goal else None,
-        }
+        goal, rendered = self._observe(), None
+        if self._render_goal:
+            rendered = goal if self.ob_type == "pixels" else self.get_pixel_observation()
+        self._goal = {"goal": goal, "state_goal": self._state, "goal_rendered": rendered}
         # Time, controls and the solver's warm start stay as the settling left them.
         self._data.qpos[:], self._data.qvel[:] = home
 
@@ -192,23 +185,12 @@ class ManipObjEnv(CubeScene):
 
         Args:
             return_info: whether to return observation and info with the new target.
-            p_stack: probability of a target on top of another cube.
+            p_stack: probability of a target on top of another cube, or of a new stack.
         """
-        positions = self._data.qpos[self._cube_qpos[:, :3]]
-        target = rules.TARGETS[self.mode](self.np_random, positions, p_stack)
+        target = self.law.draw(self.np_random, self._cubes[:, :3], p_stack)
         self._target_task, self._target_block = target.task, target.cube
-        ghosts, yaws = np.tile(rules.AWAY, (self.num_cubes, 1)), np.zeros(self.num_cubes)
-        ghosts[target.cube], yaws[target.cube] = target.position, target.yaw
-        self._place_targets(ghosts, yaws)
-        self._show_ghosts()
+        self._place_targets(target.positions, target.yaws)
         return (self._observe(), self.get_reset_info()) if return_info else None
-
-    def _show_ghosts(self) -> None:
-        """Decide which targets frames show: none, unless `visualize_info`."""
-        self._ghost_alphas[:] = 0.0
-        if self._visualize_info:
-            shown = slice(None) if self.mode in rules.GOALS else self._target_block
-            self._ghost_alphas[shown] = INFO_GHOST_ALPHA
 
     # Steps.
 
@@ -220,20 +202,22 @@ class ManipObjEnv(CubeScene):
         self._simulate(action)
         self._measure()
         distance = self._judge()
-        reward = float(rules.reward(distance, self.reward_mode, self._reward_scale))
+        scale, within = self._reward_scale, self.law.success_distance
+        reward = float(rules.reward(distance, self.reward_mode, scale, within))
         return self._observe(), reward, self.terminate_episode(), False, self.get_step_info()
 
     def _judge(self) -> np.ndarray:
         """Set success and interaction after a step; return the distances (N,) to the targets."""
-        cubes = self._cube_qpos[:, :3]
-        positions = self._data.qpos[cubes]
-        distance = rules.distances(positions, self._data.mocap_pos[self._mocap_ids])
-        placed = distance <= rules.SUCCESS_DISTANCE
-        if self.mode in rules.GOALS:
+        positions = self._cubes[:, :3]
+        targets = self._data.mocap_pos[self._mocap_ids[self.law.goal_of]]
+        distance = rules.distances(positions, targets)
+        placed = distance <= self.law.success_distance
+        if self.mode in modes.GOALS:
             self._success, self._success_frac = bool(placed.all()), float(placed.mean())
         else:
             self._success = bool(placed[self._target_block])
-        moved = rules.distances(positions, self._prev_qpos[cubes])
+            self._target_block = self.law.follow(positions, self._target_block)
+        moved = rules.distances(positions, self._prev_qpos[self._cube_qpos[:, :3]])
         self._interaction = bool((moved >= rules.MOVED_DISTANCE).any())
         return distance
 
@@ -250,7 +234,7 @@ class ManipObjEnv(CubeScene):
     def add_object_info(self, ob_info: dict[str, Any]) -> None:
         """Add the cubes' poses and, while collecting, the target."""
         super().add_object_info(ob_info)
-        if self.mode in rules.TARGETS:
+        if self.mode in modes.TARGETS:
             ghost = self._mocap_ids[self._target_block]
             ob_info["privileged/target_task"] = self._target_task
             ob_info["privileged/target_block"] = self._target_block
@@ -260,13 +244,13 @@ class ManipObjEnv(CubeScene):
     def _common_info(self) -> dict[str, Any]:
         info = self.compute_ob_info()
         info["state_obs"] = self._state
-        if self.mode in rules.TARGETS:
+        if self.mode in modes.TARGETS:
             info["prev_state_clean_observation"] = self._prev_state
         return info
 
     def get_reset_info(self) -> dict[str, Any]:
         """Return the state and, in task modes, the goal (`goal`, `state_goal`, ...)."""
-        goal = self._goal if self.mode in rules.GOALS else {}
+        goal = self._goal if self.mode in modes.GOALS else {}
         return self._common_info() | goal
 
     def get_step_info(self) -> dict[str, Any]:

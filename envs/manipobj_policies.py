@@ -12,6 +12,7 @@ from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
 from ogbench.manipspace.oracles.markov.markov_oracle import MarkovOracle
 
 from common.errors import UserError
+from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.base import CollectSettings
 
@@ -100,10 +101,10 @@ class ManipObjCollector:
     """
 
     def __init__(self, env: ManipObjEnv, settings: CollectSettings) -> None:
-        if env.mode not in rules.TARGETS:
+        if env.mode not in modes.TARGETS:
             raise UserError(
                 f"env_kwargs.manipobj.mode={env.mode} cannot be collected; "
-                f"allowed: {', '.join(rules.TARGETS)}"
+                f"allowed: {', '.join(modes.TARGETS)}"
             )
         self._env = env
         self._settings = settings
@@ -115,7 +116,7 @@ class ManipObjCollector:
     def reset(self, obs: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> None:
         """Start an episode: its noise scale, and the policy of its first target."""
         self._rng = rng
-        self._p_stack = 0.5 if self._env.num_cubes > 1 else 0.0
+        self._p_stack = self._env.law.p_stack(rng)
         noise = 0.0 if self._settings.dataset_type == "play" else self._settings.action_noise
         self._noise = rng.uniform(0, noise) * NOISE_SHAPE
         self._obs = obs

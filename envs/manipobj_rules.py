@@ -1,13 +1,11 @@
-"""What the cube tasks are: places, colours, success, rewards, targets. Plain arrays, no simulator.
+"""What all cube tasks share: places, colours, distances, rewards. Plain arrays, no simulator.
 
-Positions are in metres in the world frame, angles in radians. "Placed" means within
-`SUCCESS_DISTANCE` of the target position; orientation does not count.
+Positions are in metres in the world frame, angles in radians. "Placed" means near the target
+position, see `reward`; orientation does not count. What differs by mode: `envs/manipobj_modes.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -56,16 +54,6 @@ P_PICK_PLACE = 0.3
 REWARD_MODES = ("sparse", "step", "dense")
 
 
-@dataclass(frozen=True)
-class Target:
-    """A scripted policy's next job: which cube, by which policy, to which pose."""
-
-    task: str
-    cube: int
-    position: np.ndarray
-    yaw: float
-
-
 def separated_xy(rng: np.random.Generator, others: np.ndarray, tries: int = 10_000) -> np.ndarray:
     """Draw xy (2,) in `CUBE_BOX`, farther than `MIN_SEPARATION` from all `others` (K, 2)."""
     for _ in range(tries):
@@ -73,6 +61,11 @@ def separated_xy(rng: np.random.Generator, others: np.ndarray, tries: int = 10_0
         if len(others) == 0 or np.linalg.norm(others - xy, axis=1).min() > MIN_SEPARATION:
             return xy
     raise RuntimeError(f"found no free place among {len(others)} cubes in {tries} tries")
+
+
+def free_place(rng: np.random.Generator, positions: np.ndarray) -> np.ndarray:
+    """Draw a place (3,) on the table, separated in xy from all cubes at `positions` (N, 3)."""
+    return np.array([*separated_xy(rng, positions[:, :2]), TABLE_Z])
 
 
 def scattered(rng: np.random.Generator, num_cubes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +78,11 @@ def scattered(rng: np.random.Generator, num_cubes: int) -> tuple[np.ndarray, np.
     return positions, yaws
 
 
+def stacked(xy: np.ndarray, cubes_below: np.ndarray) -> np.ndarray:
+    """Return positions (N, 3) above xy (N, 2), each on top of `cubes_below` (N,) cubes."""
+    return np.column_stack((xy, TABLE_Z + CUBE_HEIGHT * cubes_below))
+
+
 def top_cubes(positions: np.ndarray) -> list[int]:
     """Return the cubes of positions (N, 3) that carry no other cube."""
     offsets = positions[:, None] - positions[None]  # [j, i]: j seen from i
@@ -93,46 +91,11 @@ def top_cubes(positions: np.ndarray) -> list[int]:
     return np.flatnonzero(~covered).tolist()
 
 
-def pick_place_or_push(rng: np.random.Generator, positions: np.ndarray, p_stack: float) -> Target:
-    """Draw the next target of mode `data_collection` given cube positions (N, 3).
-
-    A push gets a target pose as well, which its policy ignores (as in the reference).
-    """
-    tops = top_cubes(positions)
-    cube = int(rng.choice(tops))
-    task = PICK_PLACE if rng.uniform() < P_PICK_PLACE else PUSH
-    if len(tops) >= 2 and rng.uniform() < p_stack:
-        base = int(rng.choice([top for top in tops if top != cube]))
-        position = positions[base] + (0.0, 0.0, CUBE_HEIGHT)
-    else:
-        position = np.array([*separated_xy(rng, positions[:, :2]), TABLE_Z])
-    return Target(task, cube, position, float(rng.uniform(0, 2 * np.pi)))
-
-
-# Every mode is in exactly one of the two tables: how a task draws its goal, and how a collection
-# draws the next target. A new mode is a function and a line.
-Placement = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
-GOALS: dict[str, Placement] = {"task": scattered}
-TARGETS: dict[str, Callable[[np.random.Generator, np.ndarray, float], Target]] = {
-    "data_collection": pick_place_or_push,
-}
-MODES = (*GOALS, *TARGETS)
-# Stacks are seen from farther back, and lower, by the side camera.
-STACK_MODES = ("task_stack", "task_stack_all", "data_collection_stack")
-
-
-def check(mode: str, reward_mode: str, num_cubes: int) -> None:
-    """Raise `UserError` if there is no such environment."""
-    if mode not in MODES:
-        raise UserError(f"mode={mode} is not known; allowed: {', '.join(MODES)}")
+def check_reward_mode(reward_mode: str) -> None:
+    """Raise `UserError` if there is no such reward."""
     if reward_mode not in REWARD_MODES:
         raise UserError(
             f"reward_mode={reward_mode} is not known; allowed: {', '.join(REWARD_MODES)}"
-        )
-    if not 1 <= num_cubes <= MAX_CUBES:
-        raise UserError(
-            f"num_cubes={num_cubes} is not possible; "
-            f"give env_kwargs.manipobj.num_cubes=N with N from 1 to {MAX_CUBES}"
         )
 
 
@@ -141,15 +104,19 @@ def distances(positions: Array, targets: Array) -> Array:
     return ((positions - targets) ** 2).sum(-1) ** 0.5
 
 
-def reward(distance: Array, mode: str, scale: float) -> Array:
-    """Return the reward (...) for cubes at `distance` (..., N) from their targets.
+def reward(
+    distance: Array, mode: str, scale: float, success_distance: float = SUCCESS_DISTANCE
+) -> Array:
+    """Return the reward (...) for cubes at `distance` (..., N) metres from their targets.
+
+    A cube within `success_distance`, inclusive, is placed.
 
     sparse: 0 if all cubes are placed, else -1; step: minus the fraction of cubes not placed;
     dense: minus the mean distance times `scale`.
     """
     if mode == "dense":
         return -scale * distance.mean(-1)
-    placed = distance <= SUCCESS_DISTANCE
+    placed = distance <= success_distance
     if mode == "sparse":
         return placed.all(-1) * 1.0 - 1.0
     return (placed * 1.0).mean(-1) - 1.0

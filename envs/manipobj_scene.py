@@ -15,7 +15,8 @@ with without_backend():
     import mujoco
     from ogbench.manipspace.envs.cube_env import CubeEnv
 
-GHOST_ALPHA = 0.35
+SUBGOAL_ALPHA = 0.35
+INFO_GHOST_ALPHA = 0.2  # of targets under visualize_info
 CAMERAS = {  # position in the world, and the camera's x and y axes
     "side_pixels": ((0.414, -0.753, 0.639), (1, 0, 0, -0.001, 0.628, 0.778)),
     "side_pixels_stack": ((0.400, -0.987, 0.509), (1, 0, 0, 0.000, 0.342, 0.940)),
@@ -55,7 +56,6 @@ class CubeScene(CubeEnv):
         self.num_cubes = self._num_cubes = num_cubes
         self.cameras = cameras
         self._cube_colors = rules.PALETTE[:num_cubes]  # RGBA in [0, 1]
-        self._ghost_alphas = np.zeros(num_cubes)  # how visible the targets are
 
     # The model.
 
@@ -181,11 +181,15 @@ class CubeScene(CubeEnv):
         return np.stack([super(CubeScene, self).render(camera=c, **kwargs) for c in camera])
 
     def _paint(self) -> None:
-        """Colour the shared model as this environment's cubes and targets look."""
+        """Colour the shared model as this environment's cubes and targets look.
+
+        Targets show under `visualize_info` only, and only those in use: others are below the table.
+        """
+        shown = self._visualize_info & (self._data.mocap_pos[self._mocap_ids, 2] > 0)
         rgba = self._model.geom_rgba
         rgba[self._cube_geoms] = self._cube_colors[:, None]
         rgba[self._ghost_geoms, :3] = self._cube_colors[:, None, :3]
-        rgba[self._ghost_geoms, 3] = self._ghost_alphas[:, None]
+        rgba[self._ghost_geoms, 3] = INFO_GHOST_ALPHA * shown[:, None]
 
     def get_pixel_observation(self) -> np.ndarray:
         """Draw the cameras of `ob_type="pixels"`; one camera has no leading axis."""
@@ -263,6 +267,6 @@ def _add_geom(
     """Put a translucent shape into a scene that is about to be drawn."""
     matrix = np.empty(9)
     mujoco.mju_quat2Mat(matrix, quaternion)
-    rgba = np.array([*color[:3], GHOST_ALPHA], dtype=np.float32)
+    rgba = np.array([*color[:3], SUBGOAL_ALPHA], dtype=np.float32)
     mujoco.mjv_initGeom(scene.geoms[scene.ngeom], kind, size, position, matrix, rgba)
     scene.ngeom += 1

@@ -68,6 +68,8 @@ class PointWorld:
     num_entities = 2
     entity_dim = 1
     max_identities = 5
+    identifies_entities = False
+    needs_opengl = True
 
     def make(self, pixels: bool = False) -> gym.Env:
         env = PointEnv(self.trouble, self.quick)

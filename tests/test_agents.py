@@ -1,11 +1,16 @@
 """The losses against the paper's equations, term by term, and the order of an update."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from agents.base import ROW_BLOCK, AgentContext
+from agents.base import ROW_BLOCK, AgentContext, ObservationSpec
+from agents.chamfer import chamfer
+from agents.families import make_networks
+from agents.flat import MLPSettings
+from agents.hiql import HIQL, HIQLSettings
 from agents.iql import IQL, IQLSettings
 from agents.learner import Learner
 from agents.networks import EITSettings
@@ -14,41 +19,74 @@ from common.buffer import Batch
 from tests.test_networks import randomise
 
 SIZE = EITSettings(embed_dim=16, h_dim=24, n_head=4, dropout=0.0, n_diffuser_layers=2)
-CONTEXT = AgentContext((3, 7), 2, SIZE, 0.9, 1e-3, 20.0, torch.device("cpu"))
-SUBGOALS = {
-    "subgoal_policy_type": "diffusion",
+MLP = MLPSettings(h_dim=16, conv_channels=(4,))
+SETS = ObservationSpec("entities", (3, 7))
+PARTICLES = ObservationSpec("entities", (4, 7), views=2, explicit=3)
+FLAT = ObservationSpec("flat", (6,))
+HIERARCHY = {
+    "tau": 0.1,
+    "alpha": 0.3,
+    "expectile": 0.9,
+    "beta": 3.0,
+    "chamfer_metric": "l1",
+    "chamfer_target_weight": 1.0,
+    "awr_broadcast_weights": False,
     "subgoal_k": 5,
     "subgoal_steps": 4,
     "num_subgoals": 2,
     "disable_subgoal": False,
+    "debug_subgoals": False,
+}
+SUBGOALS = HIERARCHY | {
+    "subgoal_policy_type": "diffusion",
     "n_diffusion_steps": 5,
     "n_diffusion_samples": 8,
     "value_competence_radius": -30.0,
     "filter_subgoals": True,
+    "load_pretrained_goal_pi": False,
+    "goal_pi_chkpt": None,
 }
+
+
+def context(spec: ObservationSpec) -> AgentContext:
+    networks = make_networks(spec, 2, SIZE, MLP)
+    return AgentContext(spec, 2, networks, 0.9, 1e-3, 20.0, torch.device("cpu"))
 
 
 def make_iql() -> IQL:
     torch.manual_seed(0)
-    agent = IQL(IQLSettings(tau=0.1, alpha=0.3, expectile=0.9), CONTEXT)
+    agent = IQL(IQLSettings(tau=0.1, alpha=0.3, expectile=0.9), context(SETS))
     for learner in agent.learners.values():
         randomise(learner.module)
     randomise(agent.target_critic)
     return agent
 
 
-def make_sgiql(**changes) -> SGIQL:
+def make_sgiql(spec: ObservationSpec = SETS, **changes) -> SGIQL:
     torch.manual_seed(0)
-    return SGIQL(SGIQLSettings(tau=0.1, alpha=0.3, expectile=0.9, **(SUBGOALS | changes)), CONTEXT)
+    return SGIQL(SGIQLSettings(**(SUBGOALS | changes)), context(spec))
+
+
+def make_awr(spec: ObservationSpec = SETS, **changes) -> SGIQL:
+    return make_sgiql(spec, subgoal_policy_type="standard", **changes)
+
+
+def make_hiql(spec: ObservationSpec = FLAT, **changes) -> HIQL:
+    torch.manual_seed(0)
+    return HIQL(HIQLSettings(**(HIERARCHY | changes)), context(spec))
+
+
+def make_batch(spec: ObservationSpec) -> Batch:
+    g = torch.Generator().manual_seed(1)
+    sets = [torch.randn(6, *spec.shape, generator=g) for _ in range(5)]
+    done = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    action = torch.rand(6, 2, generator=g) * 2 - 1
+    return Batch(sets[0], sets[1], action, done - 1, done, *sets[2:])
 
 
 @pytest.fixture
 def batch() -> Batch:
-    g = torch.Generator().manual_seed(1)
-    sets = [torch.randn(6, 3, 7, generator=g) for _ in range(5)]
-    done = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])
-    action = torch.rand(6, 2, generator=g) * 2 - 1
-    return Batch(sets[0], sets[1], action, done - 1, done, *sets[2:])
+    return make_batch(SETS)
 
 
 def test_value_loss_is_expectile_regression_on_the_smaller_target(batch: Batch) -> None:
@@ -107,14 +145,25 @@ def test_the_frozen_first_critic_follows_the_trained_one(batch: Batch) -> None:
 
 
 def test_an_update_is_v_then_q_then_policy_then_target(batch: Batch) -> None:
+    check_update(make_iql(), make_iql(), batch)
+
+
+@pytest.mark.parametrize("make", [make_hiql, make_awr])
+def test_with_awr_the_subgoal_policy_comes_after_the_policy(make) -> None:
+    check_update(make(), make(), make_batch(make().context.spec))
+
+
+def check_update(agent: IQL, twin: IQL, batch: Batch) -> None:
     """The same steps by hand with plain Adam per parameter; the flat optimiser must agree."""
-    agent, twin = make_iql(), make_iql()
-    agent.update(batch, torch.Generator())
-    steps = (
+    generator = torch.Generator()
+    agent.update(batch, generator)
+    steps = [
         (twin.value, twin.value_loss),
         (twin.critic, twin.critic_loss),
         (twin.policy, twin.policy_loss),
-    )
+    ]
+    if "subgoal" in twin.learners:
+        steps.append((twin.subgoal_policy, lambda b: twin.subgoal_loss(b, generator)))
     for network, loss in steps:
         optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
         for p in network.parameters():
@@ -126,13 +175,101 @@ def test_an_update_is_v_then_q_then_policy_then_target(batch: Batch) -> None:
         0.9 * t + 0.1 * q
         for t, q in zip(twin.target_critic.parameters(), twin.critic.parameters(), strict=True)
     ]
-    for name in ("value", "critic", "policy"):
+    for name, learner in agent.learners.items():
         for a, b in zip(
-            getattr(agent, name).parameters(), getattr(twin, name).parameters(), strict=True
+            learner.module.parameters(), twin.learners[name].module.parameters(), strict=True
         ):
             assert torch.allclose(a, b, atol=2e-5), name
     for a, b in zip(agent.target_critic.parameters(), target, strict=True):
         assert torch.allclose(a, b, atol=2e-5)
+
+
+# --- subgoals by advantage-weighted regression ----------------------------------------------------
+
+
+def awr_by_hand(agent, batch: Batch, errors: list[float], divisor: float = 1.0) -> float:
+    """E[ min(exp(beta A), 100) e ] / divisor, sample by sample."""
+    near = agent.value(batch.policy_subgoal, batch.policy_goal)
+    far = agent.value(batch.obs, batch.policy_goal)
+    weights = [
+        min(math.exp(3.0 * (a - b)), 100.0)
+        for a, b in zip(near.tolist(), far.tolist(), strict=True)
+    ]
+    assert len(set(weights)) == len(weights)
+    return sum(w * e for w, e in zip(weights, errors, strict=True)) / len(errors) / divisor
+
+
+def spread_values(agent) -> None:
+    """Give states values that differ enough for their weights to differ."""
+    for p in agent.value.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+
+
+@pytest.mark.parametrize(("make", "spec"), [(make_hiql, FLAT), (make_hiql, SETS), (make_awr, SETS)])
+def test_awr_weighs_each_samples_squared_error_by_its_own_advantage(make, spec) -> None:
+    agent, batch = make(spec), make_batch(spec)
+    spread_values(agent)
+    loss, metrics = agent.subgoal_loss(batch, torch.Generator())
+    predicted = agent.subgoal_policy(batch.obs, batch.policy_goal)
+    errors = [
+        ((p - t) ** 2).mean().item() for p, t in zip(predicted, batch.policy_subgoal, strict=True)
+    ]
+    assert math.isclose(loss.item(), awr_by_hand(agent, batch, errors), rel_tol=1e-4)
+    assert math.isclose(metrics["subgoal/error"].item(), sum(errors) / 6, rel_tol=1e-4)
+
+
+def test_awr_weights_end_at_a_hundred() -> None:
+    agent, batch = make_hiql(beta=1e4), make_batch(FLAT)
+    spread_values(agent)
+    _, metrics = agent.subgoal_loss(batch, torch.Generator())
+    rising = (agent.advantage(batch) > 0).sum().item()
+    assert 0 < rising < 6
+    assert math.isclose(metrics["subgoal/weight"].item(), 100 * rising / 6, rel_tol=1e-4)
+
+
+def test_the_references_fault_gives_every_error_every_weight() -> None:
+    """(B, 1) times (B,) is (B, B), whose mean is the product of the two means."""
+    right, wrong = make_hiql(), make_hiql(awr_broadcast_weights=True)
+    batch = make_batch(FLAT)
+    for agent in (right, wrong):
+        torch.manual_seed(3)
+        spread_values(agent)
+    weight = torch.exp(3.0 * right.advantage(batch)).clamp(max=100)
+    predicted = right.subgoal_policy(batch.obs, batch.policy_goal)
+    error = (predicted - batch.policy_subgoal).square().mean(dim=-1)
+    faulty = wrong.subgoal_loss(batch, torch.Generator())[0]
+    assert torch.allclose(faulty, (weight[:, None] * error).mean(), rtol=1e-4)
+    assert not torch.allclose(right.subgoal_loss(batch, torch.Generator())[0], faulty, rtol=1e-2)
+
+
+def test_awr_on_particles_takes_the_chamfer_distance_and_a_hundredth_of_the_weight() -> None:
+    agent, batch = make_awr(PARTICLES), make_batch(PARTICLES)
+    spread_values(agent)
+    predicted = agent.subgoal_policy(batch.obs, batch.policy_goal)
+    options = {"metric": "l1", "target_weight": 1.0, "views": 2}
+    errors = chamfer(predicted, batch.policy_subgoal, **options).tolist()
+    loss = agent.subgoal_loss(batch, torch.Generator())[0].item()
+    assert math.isclose(loss, awr_by_hand(agent, batch, errors, divisor=100), rel_tol=1e-4)
+
+
+def test_awr_moves_the_subgoal_policy_alone() -> None:
+    agent, batch = make_hiql(), make_batch(FLAT)
+    agent.subgoal_loss(batch, torch.Generator())[0].backward()
+    moved = {name for name, learner in agent.learners.items() if learner.flat.grad.abs().sum() > 0}
+    assert moved == {"subgoal"}
+
+
+def test_hiql_trains_its_policy_on_subgoals_and_sgiql_on_goals() -> None:
+    batch = make_batch(FLAT)
+    other_goal = replace(batch, policy_goal=batch.policy_goal + 1)
+    other_subgoal = replace(batch, policy_subgoal=batch.policy_subgoal + 1)
+    for agent, asked, ignored in (
+        (make_hiql(), other_subgoal, other_goal),
+        (make_awr(FLAT), other_goal, other_subgoal),
+    ):
+        loss = agent.policy_loss(batch)[0]
+        assert torch.equal(agent.policy_loss(ignored)[0], loss)
+        assert not torch.equal(agent.policy_loss(asked)[0], loss)
 
 
 def test_gradients_are_clipped_per_network() -> None:
@@ -190,8 +327,9 @@ def test_without_subgoals_it_acts_as_iql() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, ROW_BLOCK + 9])
-def test_an_environment_acts_alike_alone_and_among_others(size: int) -> None:
-    agent = make_sgiql()
+@pytest.mark.parametrize("make", [make_sgiql, make_awr])
+def test_an_environment_acts_alike_alone_and_among_others(make, size: int) -> None:
+    agent = make()
     for learner in agent.learners.values():
         randomise(learner.module)
     g = torch.Generator().manual_seed(0)
@@ -202,3 +340,28 @@ def test_an_environment_acts_alike_alone_and_among_others(size: int) -> None:
         rows = slice(i, i + 1)
         alone, own = agent.act(obs[rows], goal[rows], step[rows], goal[rows], generators([i]))
         assert torch.equal(action[rows], alone) and torch.equal(memory[rows], own)
+
+
+@pytest.mark.parametrize("spec", [FLAT, SETS, PARTICLES])
+def test_predicted_subgoals_are_pursued_as_they_are(spec: ObservationSpec) -> None:
+    agent = make_hiql(spec)
+    obs, goal = torch.randn(3, *spec.shape), torch.randn(3, *spec.shape)
+    step = torch.tensor([0, 1, 8])  # due, not due, all used
+    memory = torch.randn(3, *spec.shape)
+    action, pursued = agent.act(obs, goal, step, memory, generators([0, 1, 2]))
+    predicted = agent.subgoal_policy(obs, goal)
+    assert torch.allclose(pursued[0], predicted[0], atol=1e-6)
+    assert torch.equal(pursued[1], memory[1]) and torch.equal(pursued[2], goal[2])
+    assert torch.allclose(action, agent.policy(obs, pursued), atol=1e-6)
+
+
+def test_diffusion_of_flat_observations_has_a_token_per_view() -> None:
+    two_views = ObservationSpec("flat", (6,), views=2)
+    agent, batch = make_sgiql(two_views), make_batch(two_views)
+    generator = torch.Generator().manual_seed(0)
+    _, metrics = agent.subgoal_loss(batch, generator), agent.update(batch, generator)
+    assert metrics["subgoal/grad_norm"] > 0
+    assert agent.subgoal_policy.denoiser.encode[0].weight.shape == (1, 3, 24)
+    obs, goal = torch.randn(2, 6), torch.randn(2, 6)
+    step = torch.zeros(2).long()
+    assert agent.act(obs, goal, step, goal, generators([0, 1]))[1].shape == (2, 6)

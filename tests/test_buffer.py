@@ -32,6 +32,18 @@ def shares(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
     return torch.bincount(x - low, minlength=high - low) / len(x)
 
 
+def test_pairs_lie_so_many_steps_apart_and_stay_in_their_episode() -> None:
+    buffer = make([4, 30])
+    first, second = buffer.pairs(100_000, 10, torch.Generator().manual_seed(0))
+    first, second = first.flatten(), second.flatten()
+    short = first < 4
+    assert abs(short.float().mean() - 0.5) < 0.01
+    assert (first[short] == 0).all() and (second[short] == 3).all()  # its length allows no more
+    assert (second[~short] - first[~short] == 10).all()
+    assert torch.allclose(shares(first[~short].long(), 4, 24), torch.tensor(1 / 20), atol=0.005)
+    assert second.max() == 33
+
+
 def test_episodes_are_uniform_whatever_their_length() -> None:
     rows = draw(make([4, 40, 400])).state
     for low, high in ((0, 4), (4, 44), (44, 444)):

@@ -318,7 +318,11 @@ def test_script_collects_states_of_the_cube_world(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["dataset_name=x"], r"set env_kwargs\.manipobj\.mode=data_collection"),
+        (["dataset_name=x"], r"set .* env_kwargs\.manipobj\.mode=data_collection "),
+        (
+            ["dataset_name=x", "env_kwargs.manipobj.mode=task_stack"],
+            r"mode=task_stack collects nothing; set .*mode=data_collection_stack ",
+        ),
         (["env_kwargs.manipobj.mode=data_collection"], "set dataset_name=NAME"),
     ],
 )

@@ -167,6 +167,38 @@ def test_the_test_command_checks_style_and_runs_the_tests(project):
     assert found[-1][1:] == ["-m", "pytest", "-k", "buffer"]
 
 
+CELLS = [
+    ("collect.sh", "ppp-state"),
+    ("train.sh", "ppp-state/ec-iql"),
+    ("eval.sh", "ppp-state/iql"),
+]
+
+
+@pytest.mark.parametrize(("script", "name"), CELLS)
+def test_a_named_line_runs_with_the_overrides_at_its_end(project, script, name):
+    (line,) = (call[1:] for call in calls(project, script, name))
+    ((*longer, first, second),) = (c[1:] for c in calls(project, script, name, "seed=1", "a='b c'"))
+    assert (longer, first, second) == (line, "seed=1", "a='b c'")
+    assert any("${seed}" in part for part in line) == (script != "collect.sh")  # not the shell's
+
+
+@pytest.mark.parametrize(("script", "name"), CELLS)
+def test_without_a_name_the_names_are_listed(script, name):
+    command = ["bash", str(REPOSITORY / "commands" / script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = (REPOSITORY / "commands" / script).read_text().splitlines()
+    assert name in done.stdout.splitlines()
+    assert done.stdout.split() == [line.split()[1] for line in lines if line.startswith("cell ")]
+
+
+@pytest.mark.parametrize(("script", "name"), CELLS)
+def test_an_unknown_name_is_refused(script, name):
+    command = ["bash", str(REPOSITORY / "commands" / script), f"{name}s"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: there is no {name}s in ") and not done.stdout
+
+
 def test_ci_runs_the_test_command():
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)

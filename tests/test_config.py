@@ -85,6 +85,14 @@ def test_the_papers_numbers_are_the_defaults():
     assert sgiql.value_competence_radius == -30 and sgiql.filter_subgoals
 
 
+def test_a_word_may_stand_for_a_number():
+    radius = [f"sgiql.value_competence_radius={value}" for value in ("auto", "-1e1")]
+    config = compose(radius[:1])
+    assert config.agent_settings.value_competence_radius == "auto"
+    assert parse(json.loads(json.dumps(config.raw))) == config
+    assert compose(radius[1:]).agent_settings.value_competence_radius == -10.0
+
+
 def test_a_snapshot_gives_the_same_settings_again():
     config = compose(["seed=7", "lr=1e-3", "agent=iql"])
     assert parse(json.loads(json.dumps(config.raw))) == config
@@ -102,7 +110,7 @@ def test_a_random_seed_is_drawn_once_and_recorded():
     [
         ("batch_size=0", "batch_size=0 is too small; allowed: integers of at least 1"),
         ("obs=ec_stat", "obs=ec_stat is not known; allowed: state, ec_state, .*mean ec_state"),
-        ("agent=sgql", "agent=sgql is not known; allowed: iql, sgiql; did you mean sgiql"),
+        ("agent=sgql", "agent=sgql is not known; allowed: iql, hiql, sgiql; did you mean sgiql"),
         ("task=manipobj", "task=manipobj is not known; .*did you mean manipobj-v0"),
         ("seed=soon", "seed=soon is not an integer"),
         ("seed=-1", "seed=-1 is too small"),
@@ -111,6 +119,9 @@ def test_a_random_seed_is_drawn_once_and_recorded():
         ("p_trajgoal_policy=0.5", "p_curgoal_policy .* is 0.5; the three must sum to 1"),
         ("device=gpu", "device=gpu is not known; allowed: auto, cpu, cuda, cuda:N, mps"),
         ("arch_eit.embed_dim=60", "embed_dim=60 does not fit arch_eit.n_head=8"),
+        ("sgiql.value_competence_radius=far", "radius=far is not a number; .* at most 0, or auto"),
+        ("sgiql.value_competence_radius=3", "radius=3.0 is too large; .* at most 0, or auto"),
+        ("hiql.chamfer_metric=l3", "chamfer_metric=l3 is not known; allowed: l1, l2_simple"),
         ("run_name=../other", r"run_name=\.\./other cannot name a folder"),
         ("train_dataset_name=/data/x", "train_dataset_name=/data/x cannot name a folder"),
         ("agent=iql sgiql.tau=2", "sgiql.tau=2.0 is too large"),
@@ -158,7 +169,7 @@ def test_identity_holds_what_a_run_computes():
         (["++foo=1"], "unknown key foo"),
         (["~foo"], "unknown key foo"),
         (["foo@bar=1"], "unknown key foo"),
-        (["alpha=1"], "unknown key alpha; did you mean iql.alpha or sgiql.alpha?"),
+        (["alpha=1"], "unknown key alpha; did you mean iql.alpha or hiql.alpha or sgiql.alpha?"),
         (["sgiql.alpah=1"], "unknown key sgiql.alpah; did you mean sgiql.alpha?"),
         (["sgiql={alpah:1}"], "unknown key sgiql.alpah; did you mean sgiql.alpha?"),
         (["~lr"], "~lr would remove a key that is needed; give it a value instead"),

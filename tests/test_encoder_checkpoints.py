@@ -97,7 +97,7 @@ def test_settings_come_from_the_hyperparameters(folder):
     hparams, _ = load_folder(folder)
     assert read_settings(Size, hparams, folder) == Size(width=3)
     missing = problem(read_settings, Size, {}, folder)
-    assert missing.endswith("hparams.json: key width is missing; give it a value in hparams.json")
+    assert missing.endswith("hparams.json lacks width; is it of another kind of encoder?")
     with pytest.raises(SettingError, match=r"hparams\.json: width=0 is too small; allowed"):
         read_settings(Size, {"width": 0}, folder)
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from agents.subgoals import Proposal
 from common import evaluation
 from common.evaluation import Evaluation, episode_seeds, evaluate, summarise
 from common.observations import Normaliser, make_observation
+from common.subgoal_watch import HEADER
 from tests.fake_world import FRAME, PointAgent, PointWorld
 
 EPISODES = 5
@@ -108,6 +110,34 @@ def test_identities_are_those_of_the_episode_in_observation_and_goal():
     for steps in per_episode:
         assert all(torch.equal(steps[0][0], obs) for obs, _ in steps)
     assert len({tuple(steps[0][0].flatten().tolist()) for steps in per_episode}) > 1
+
+
+def test_first_subgoals_are_counted_and_new_ones_told_of(alone):
+    """The counter sees state and subgoal as the environment scales them, at step 0 only."""
+    seen, lines = [], []
+
+    def counter(state, subgoal):
+        seen.append((state, subgoal))
+        return float(len(seen))
+
+    class Telling(PointAgent):
+        def act(self, obs, goal, step, memory, generators, watch=None):
+            rows = (step % 5 == 0).nonzero().squeeze(1)
+            if len(rows):
+                values = [-torch.ones(len(rows), 2)] * 2 + [-torch.ones(len(rows)), None]
+                watch(rows, Proposal(memory[rows], rows * 0, *values))
+            return super().act(obs, goal, step, memory, generators)
+
+    told = run_fake(1, 1, agent=Telling(SHAPE), counter=counter, tell=lines.append)
+    assert [row.pop("entities_changed") for row in told.rows] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert told.rows == alone.rows
+    assert told.summary["entities_changed"].mean == 3.0
+    state, halfway = seen[0]
+    assert state.shape == halfway.shape == (2,) and not torch.equal(state, halfway)
+    assert state.abs().max() <= 1  # the start lies in this square, not normalised
+    told_of = [line.split()[:2] for line in lines if line != HEADER]
+    assert told_of[:4] == [["0", "0"], ["0", "5"], ["0", "10"], ["1", "0"]]
+    assert len(told_of) == 3 * EPISODES == len(lines) // 2
 
 
 def test_summary_uses_wilson_for_success_and_bootstrap_for_the_rest():

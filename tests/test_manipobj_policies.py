@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.base import CollectSettings
 from envs.manipobj_policies import ManipObjCollector, PickPlacePolicy, PushPolicy
@@ -119,10 +120,10 @@ def test_pick_place_takes_its_final_pose_from_the_generator(env):
 
 def test_pick_place_brings_cubes_to_their_targets(env, monkeypatch):
     def pick_place(rng, positions, p_stack):
-        xyz = np.array([*rules.separated_xy(rng, positions[:, :2]), rules.TABLE_Z])
-        return rules.Target(rules.PICK_PLACE, int(rng.integers(2)), xyz, rng.uniform(0, 6))
+        place = rules.free_place(rng, positions)
+        return modes.single(rules.PICK_PLACE, int(rng.integers(2)), 2, place, rng)
 
-    monkeypatch.setitem(rules.TARGETS, "data_collection", pick_place)
+    monkeypatch.setattr(env.law, "draw", pick_place)
     reached = []
     for seed in range(5):
         obs, info = env.reset(seed=seed)
@@ -158,9 +159,10 @@ def test_collection_depends_on_the_seeds_only(env):
 
 
 class FakeEnv:
-    """Counts targets; `mode` and `num_cubes` are all a collector asks besides."""
+    """Counts targets; `mode` and its `law` are all a collector asks besides."""
 
-    mode, num_cubes = "data_collection", 3
+    mode = "data_collection"
+    law = modes.PickPlaceOrPush(num_cubes=3, num_colors=6)
     _arm_sampling_bounds = ((0, 0, 0), (1, 1, 1))
 
     def __init__(self) -> None:
@@ -213,36 +215,11 @@ def test_a_finished_policy_gets_a_new_target():
     assert isinstance(collector._policy, PickPlacePolicy)
 
 
-def test_task_mode_cannot_be_collected():
-    world = make_world(mode="task", num_cubes=1)
-    with pytest.raises(UserError, match="mode=task"):
+@pytest.mark.parametrize("mode", modes.GOALS)
+def test_task_modes_cannot_be_collected(mode):
+    world = make_world(mode=mode, num_cubes=1, num_colors=1)
+    with pytest.raises(UserError, match=f"mode={mode} .*data_collection, data_collection_stack"):
         world.collector(world.make(), SETTINGS)
-
-
-def test_top_cubes_carry_nothing():
-    positions = np.array([[0.4, 0.0, 0.02], [0.41, 0.01, 0.06], [0.5, 0.1, 0.02]])
-    assert rules.top_cubes(positions) == [1, 2]
-    positions[1, 0] += 0.05
-    assert rules.top_cubes(positions) == [0, 1, 2]
-
-
-def test_targets_follow_their_law():
-    rng = np.random.default_rng(0)
-    positions = np.array([[0.4, 0.0, 0.02], [0.4, 0.0, 0.06], [0.5, 0.1, 0.02]])
-    targets = [rules.pick_place_or_push(rng, positions, 0.5) for _ in range(1000)]
-    assert {target.cube for target in targets} == {1, 2}
-    assert np.mean([t.task == rules.PICK_PLACE for t in targets]) == pytest.approx(0.3, abs=0.05)
-    stacked = [t for t in targets if t.position[2] > 0.03]
-    assert len(stacked) / len(targets) == pytest.approx(0.5, abs=0.06)
-    for target in stacked:
-        base = {1: 2, 2: 1}[target.cube]
-        np.testing.assert_allclose(target.position, positions[base] + [0, 0, 0.04])
-    for target in targets:
-        if target.position[2] < 0.03:
-            apart = np.linalg.norm(positions[:, :2] - target.position[:2], axis=1)
-            assert apart.min() > 0.0565685
-    single = [rules.pick_place_or_push(rng, positions[:1], 0.5) for _ in range(50)]
-    assert {target.position[2] for target in single} == {0.02}
 
 
 def test_only_the_target_s_ghost_is_on_the_table(env):
@@ -253,3 +230,20 @@ def test_only_the_target_s_ghost_is_on_the_table(env):
         cube = info["privileged/target_block"]
         np.testing.assert_array_equal(ghosts[cube], info["privileged/target_block_pos"])
         np.testing.assert_array_equal(ghosts[1 - cube], rules.AWAY)
+
+
+def test_a_stack_is_built_and_its_ghosts_stand_where_it_will():
+    """Three cubes, without noise: the collector builds the whole stack."""
+    world = make_world(mode="data_collection_stack", num_cubes=3)
+    env = world.make().unwrapped
+    calm = CollectSettings(**(vars(SETTINGS) | {"p_random_action": 0.0, "action_noise": 0.0}))
+    collector = world.collector(env, calm)
+    obs, info = env.reset(seed=0)
+    collector.reset(obs, info, np.random.default_rng(0))
+    assert collector._p_stack == 0.9
+    heights = []
+    for _ in range(450):
+        obs, *_, info = env.step(collector.act(info))
+        collector.observe(obs, info)
+        heights.append(max(info[f"privileged/block_{i}_pos"][2] for i in range(3)))
+    assert max(heights[200:]) > 0.099

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.base import ObservationSpec
 from common import agent_files
 from common.errors import UserError
 from common.observations import CLIP, EPSILON, IMAGE_KINDS, Normaliser, make_observation
@@ -14,7 +15,8 @@ from common.training_data import load_training_data
 from tests.manipobj_worlds import make_world
 
 DRAWS = 20_000
-KINDS = ("ec_state", "ec_state_gen")
+SETS = ("ec_state", "ec_state_gen")
+KINDS = (*SETS, "state")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -31,6 +33,39 @@ def test_decoding_undoes_encoding(kind, cubes):
     assert obs.shape == (7, *observation.shape)
     assert obs.dtype == torch.float32
     assert torch.equal(observation.decode(obs), raw)
+
+
+def test_state_is_the_environments_vector_and_its_spec_says_flat():
+    observation = make_observation("state", make_world(num_cubes=2))
+    raw = torch.arange(32.0, dtype=torch.float64).view(2, 16)
+    obs = observation.encode(raw, observation.identities(2, generator()))
+    assert torch.equal(obs, raw.float())
+    assert observation.spec == ObservationSpec("flat", (16,))
+
+
+def test_the_spec_of_entity_sets_tells_their_rows_and_features():
+    assert make_observation("ec_state", make_world(num_cubes=2)).spec == ObservationSpec(
+        "entities", (3, 9)
+    )
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_generated_rows_are_put_into_the_order_of_their_identities(kind):
+    observation = make_observation(kind, make_world(num_cubes=3))
+    raw = torch.randn(1, 21, generator=generator())
+    identities = observation.identities(1, generator(4))
+    (obs,) = observation.encode(raw, identities)
+    blurred = obs + 0.2 * torch.randn(obs.shape, generator=generator(1))
+    for order in itertools.permutations(range(4)):
+        shuffled = blurred[list(order)]
+        assert torch.equal(observation.align(shuffled, identities[0]), blurred)
+
+
+def test_rows_that_claim_the_same_identity_still_get_one_each():
+    observation = make_observation("ec_state", make_world(num_cubes=1))
+    obs = torch.zeros(2, 8)
+    obs[:, 6:] = torch.tensor([[0.2, 0.9], [0.1, 0.3]])  # both look like the cube
+    assert torch.equal(observation.align(obs, torch.tensor([0, 1])), obs.flip(0))
 
 
 def test_an_entity_row_holds_its_state_and_the_one_hot_of_its_identity():

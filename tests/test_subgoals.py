@@ -1,8 +1,9 @@
-"""Subgoal selection, case by case."""
+"""Subgoal selection, case by case, and what can be said about it."""
 
 import torch
 
-from agents.subgoals import select_subgoals
+from agents.subgoals import Proposal, select_subgoals
+from common.subgoal_watch import HEADER, describe
 
 
 def choose(reach: list, remaining: list, direct: float, radius: float | None) -> tuple:
@@ -51,3 +52,30 @@ def test_environments_are_chosen_for_independently() -> None:
         )
         assert torch.equal(together[rows], alone)
     assert (index == -1).any() and (index >= 0).any()
+
+
+def explain(reach: list, index: int, radius: float | None) -> list[str]:
+    """The words of the line for the second of two environments."""
+    other = [0.0] * len(reach)
+    proposal = Proposal(
+        torch.zeros(2, 1, 1),
+        torch.tensor([0, index]),
+        torch.tensor([other, reach]),
+        torch.tensor([other, [-60.0, -40.0, -5.0]]),
+        torch.tensor([0.0, -80.0]),
+        radius,
+    )
+    line = describe(proposal, 1, 12, 25)
+    assert len(line) >= len(HEADER) - 3
+    return line.split()
+
+
+def test_a_line_tells_what_a_subgoal_was_chosen_by() -> None:
+    episode_and_step, to_goal = ["12", "25"], ["-80.00"]
+    reach = [-10.0, -29.0, -31.0]
+    assert explain(reach, 1, -30.0) == [
+        *(episode_and_step + to_goal),
+        *("2/3", "-40.00", "-29.00", "candidate", "1"),
+    ]
+    assert explain(reach, 2, None)[3:] == ["3/3", "-5.00", "-31.00", "candidate", "2"]
+    assert explain(reach, -1, -5.0)[3:] == ["0/3", "-", "-", "goal"]

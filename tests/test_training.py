@@ -128,11 +128,31 @@ def test_another_seed_trains_another_agent(tiny_config, reference):
     assert logged(folder_of(config)) != logged(reference(*RHYTHM))
 
 
-def test_iql_trains_too(tiny_config):
-    config = tiny_config(*RHYTHM, "agent=iql", "steps=4")
+@pytest.mark.parametrize(
+    ("overrides", "column"),
+    [
+        (["agent=iql"], None),
+        (["agent=iql", "obs=state"], None),
+        (["agent=hiql", "obs=state"], "subgoal/advantage"),
+        (["agent=hiql"], "subgoal/advantage"),
+        (["sgiql.subgoal_policy_type=standard"], "subgoal/advantage"),
+        (["obs=state"], "subgoal/loss"),
+    ],
+)
+def test_every_agent_trains_on_sets_and_flat_states(overrides, column, tiny_config):
+    config = tiny_config(*RHYTHM, "steps=4", "arch_mlp.h_dim=16", *overrides)
     train.run(config)
-    assert "value/loss" in logged(folder_of(config))[0]
-    assert "subgoal/loss" not in logged(folder_of(config))[0]
+    (row,) = logged(folder_of(config))
+    assert "value/loss" in row
+    assert column is None or column in row
+    assert any(name.startswith("subgoal/") for name in row) == (column is not None)
+
+
+def test_counting_subgoals_is_refused_before_training_begins(tiny_config):
+    config = tiny_config(*RHYTHM, "agent=iql", "subgoal_factor_eval=true")
+    with pytest.raises(UserError, match="needs an agent that pursues subgoals"):
+        train.run(config)
+    assert not (folder_of(config) / "train.csv").exists()
 
 
 # --- interrupted ----------------------------------------------------------------------------------

@@ -3,21 +3,22 @@
 import pytest
 import torch
 
+from agents.base import ObservationSpec
 from agents.sgiql import SGIQL
 from common.buffer import Buffer, GoalShares
 from common.checkpoint import flatten
 from common.config import compose
 from common.errors import UserError
 from common.updates import Draws, PipelinedUpdates, Updates, make_updates
-from tests.test_agents import make_sgiql
+from tests.test_agents import FLAT, SETS, make_hiql, make_iql, make_sgiql
 
 FUTURE = GoalShares(0.2, 0.8, 0.0, False)
 
 
-def make_buffer() -> Buffer:
+def make_buffer(spec: ObservationSpec = SETS) -> Buffer:
     g = torch.Generator().manual_seed(0)
     return Buffer(
-        torch.randn(60, 3, 7, generator=g),
+        torch.randn(60, *spec.shape, generator=g),
         torch.rand(60, 2, generator=g) * 2 - 1,
         torch.tensor([20, 40]),
         {},
@@ -77,6 +78,18 @@ def test_two_processes_compute_the_same_bits_as_one(one_thread: None) -> None:
     continued.close()
 
 
+def test_subgoal_policies_that_read_v_see_that_of_the_same_update(one_thread: None) -> None:
+    """AWR in the second process."""
+    draws = Draws(make_buffer(FLAT), 16, 3)
+    alone, shared = make_hiql(), make_hiql()
+    sums = run(Updates(alone, draws, {}), range(1, 6))
+    assert sums["subgoal/advantage"] != 0
+    pipeline = PipelinedUpdates(shared, draws, {}, threads=1)
+    assert_same(run(pipeline, range(1, 6)), sums)
+    pipeline.close()
+    assert_same(flatten(shared.state_dict())[0], flatten(alone.state_dict())[0])
+
+
 def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
     assert one.keys() == two.keys()
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
@@ -107,3 +120,15 @@ def test_auto_takes_one_process_where_two_are_not_possible() -> None:
     assert type(make_updates(wide, agent, buffer, {})) is Updates
     never = compose(["env_kwargs.manipobj.num_cubes=1", "parallel_update=never"])
     assert type(make_updates(never, agent, buffer, {})) is Updates
+
+
+def test_auto_takes_two_processes_for_small_entity_networks_only(monkeypatch) -> None:
+    """Of an agent and its networks as they are, whatever `arch_eit` says."""
+    made = []
+    monkeypatch.setattr("common.updates.PipelinedUpdates", lambda agent, *_: made.append(agent))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    config = compose(["env_kwargs.manipobj.num_cubes=1"])
+    small, flat = make_iql(), make_hiql()
+    make_updates(config, small, make_buffer(), {})
+    assert type(make_updates(config, flat, make_buffer(FLAT), {})) is Updates
+    assert made == [small]

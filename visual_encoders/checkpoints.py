@@ -4,6 +4,7 @@ The published encoders come as such folders. Weights are read with `weights_only
 hold tensors and nothing that runs.
 """
 
+import dataclasses
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -54,7 +55,10 @@ def save_folder(
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     write_json(path / HPARAMS, dict(hparams))
     # Copies: a view would drag the whole of its storage into the file.
-    own = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+    own = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
     with atomic_write(path / WEIGHTS) as file:
         torch.save(own, file)
 
@@ -65,12 +69,15 @@ def read_settings(cls: type[S], hparams: Mapping[str, Any], path: str | os.PathL
     Only the fields of `cls` are read; training notes beside them (name of the run, learning rate)
     are none of the network's business. Raises `SettingError` naming the file and the key.
     """
-    names = [name for name in cls.__dataclass_fields__ if name in hparams]
+    file = Path(path) / HPARAMS
+    names = [field.name for field in dataclasses.fields(cls)]
+    missing = [name for name in names if name not in hparams]
+    if missing:
+        raise SettingError(f"{file} lacks {', '.join(missing)}; is it of another kind of encoder?")
     try:
         return settings.build(cls, {name: hparams[name] for name in names})
     except SettingError as error:
-        text = str(error).replace("config.yaml", HPARAMS)
-        raise SettingError(f"{Path(path) / HPARAMS}: {text}") from error
+        raise SettingError(f"{file}: {error}") from error
 
 
 def select_entries(

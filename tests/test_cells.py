@@ -1,0 +1,172 @@
+"""The lines of commands/collect.sh, train.sh, eval.sh: settings, and a small run of each kind."""
+
+import functools
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.arguments import check_arguments
+from common.config import Config, compose, known_keys
+
+REPOSITORY = Path(__file__).parent.parent
+PROGRAMS = {"collect.sh": "collect.py", "train.sh": "train.py", "eval.sh": "evaluate.py"}
+
+
+def cells(script: str) -> dict[str, list[str]]:
+    """The overrides of each line of a script by its name."""
+    found = {}
+    for line in (REPOSITORY / "commands" / script).read_text().splitlines():
+        if line.startswith("cell "):
+            _, name, *command = shlex.split(line)
+            assert command[:2] == ["python", PROGRAMS[script]], line
+            assert name not in found, name
+            found[name] = command[2:]
+    return found
+
+
+LINES = {(script, name): o for script in PROGRAMS for name, o in cells(script).items()}
+TRAIN, EVAL, COLLECT = cells("train.sh"), cells("eval.sh"), cells("collect.sh")
+
+
+@functools.cache
+def settings(*overrides: str) -> Config:
+    return compose(overrides)
+
+
+def trained(name: str) -> str:
+    """The line of train.sh that makes the agent of a line of eval.sh."""
+    return "/".join(name.split("/")[:2])
+
+
+def evaluation(name: str) -> Config:
+    """The settings of an evaluation: its line's after those of its agent's training."""
+    return settings(*TRAIN[trained(name)], *EVAL[name], "seed=7")
+
+
+@pytest.mark.parametrize(("script", "name"), LINES)
+def test_every_line_has_keys_and_values_that_exist(script, name):
+    overrides = LINES[script, name]
+    check_arguments(overrides, known_keys())
+    settings(*overrides)
+    keys = [override.partition("=")[0] for override in overrides]
+    assert len(set(keys)) == len(keys)
+
+
+def test_every_training_has_its_dataset():
+    collections = [settings(*line) for line in COLLECT.values()]
+    collected = {config.dataset_name: config for config in collections}
+    for name, line in TRAIN.items():
+        training = settings(*line, "seed=7")
+        collection = collected[training.train_dataset_name]
+        assert training.run_name == f"{name.replace('/', '_')}_7"
+        assert collection.world.num_cubes == training.world.num_cubes
+        assert ("stack" in collection.world.mode) == ("stack" in training.world.mode)
+
+
+@pytest.mark.parametrize("name", EVAL)
+def test_every_evaluation_is_of_a_training_and_changes_only_what_its_name_says(name):
+    agent, config = settings(*TRAIN[trained(name)], "seed=7"), evaluation(name)
+    assert config.eval_checkpoint == f"output/train/{agent.run_name}"
+    assert config.eval_variant_name == name.replace("/", "_")
+    used = {f"{config.agent}.{key}" for key in vars(config.agent_settings)}
+    foreign = [o for o in EVAL[name] if o.split(".")[0] in ("iql", "hiql", "sgiql")]
+    assert all(override.partition("=")[0] in used for override in foreign)
+    if name in TRAIN:
+        assert config.world == agent.world
+        assert config.agent_settings == agent.agent_settings
+
+
+def test_names_of_the_paper_s_cells():
+    agents = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
+    for experiment in ("ppp-state", "stack-state"):
+        assert experiment in COLLECT
+        assert {f"{experiment}/{agent}" for agent in agents} <= TRAIN.keys() & EVAL.keys()
+        variants = ["max-value", "random-sample", "no-subgoals"]
+        assert {f"{experiment}/ec-sgiql/{variant}" for variant in variants} <= EVAL.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "cubes", "steps", "subgoals"),
+    [
+        ("ppp-state/ec-sgiql/1-cube", 1, 500, 16),
+        ("ppp-state/ec-sgiql/2-cubes", 2, 800, 28),
+        ("ppp-state/ec-sgiql", 3, 1000, 32),
+        ("ppp-state/ec-sgiql/4-cubes", 4, 1200, 40),
+        ("ppp-state/ec-sgiql/5-cubes", 5, 1500, 52),
+        ("ppp-state/ec-sgiql/6-cubes", 6, 2000, 72),
+        ("stack-state/ec-sgiql/2-cubes", 2, 500, 16),
+        ("stack-state/ec-sgiql", 3, 1000, 32),
+        ("stack-state/ec-sgiql/two-stacks", 4, 1200, 40),
+    ],
+)
+def test_numbers_of_cubes(name, cubes, steps, subgoals):
+    method = evaluation(name)
+    assert method.agent_settings.num_subgoals == subgoals
+    assert method.agent_settings.n_diffusion_samples == 256
+    assert method.agent_settings.value_competence_radius == -30
+    for config in (method, evaluation(name.replace("ec-sgiql", "ec-iql"))):
+        assert config.world.num_cubes == cubes
+        assert config.max_episode_steps == steps
+        assert config.num_eval_episodes == (200 if "stack" in name else 100)
+    assert (method.world.mode == "task_stack") == ("two-stacks" in name)
+
+
+# A small run of each kind of line, through the shell. Starting Python is what takes the time, so
+# one collection stands for both, and two evaluations for all.
+
+EXPERIMENT = "stack-state"
+SMALL_EVALUATIONS = [f"{EXPERIMENT}/ec-sgiql/two-stacks", f"{EXPERIMENT}/hiql/changed-entities"]
+SMALL = {
+    "collect.sh": ["num_collect_episodes=2", "max_episode_steps=60"],
+    "train.sh": ["steps=2", "batch_size=4", "max_episode_steps=4", "num_eval_episodes=1"],
+    "eval.sh": ["max_episode_steps=6", "num_eval_episodes=1"],
+}
+CPU = ["device=cpu", "threads=1", "num_workers=1", "save_video=false"]
+SMALL_NETWORKS = [
+    "arch_mlp.h_dim=8",
+    "arch_eit.embed_dim=8",
+    "arch_eit.h_dim=8",
+    "arch_eit.n_head=2",
+    "arch_eit.n_diffuser_layers=1",
+]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """Runs a line of a script at a small size, with its results in a folder of its own."""
+    root = tmp_path_factory.mktemp("cells")
+    (root / "bin").mkdir()
+    python = root / "bin" / "python"  # in the place of a virtual environment's
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    requirements = (REPOSITORY / "requirements.txt").read_text().rstrip("\n")
+    (root / "installed-requirements.txt").write_text(requirements)
+    common = [*CPU, f"data_dir={root}/data", f"output_dir={root}/output", "seed=3"]
+
+    def run(script: str, name: str, *overrides: str) -> Path:
+        command = ["bash", f"commands/{script}", name, *SMALL[script], *overrides, *common]
+        environment = os.environ | {"VENV": str(root)}
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return root
+
+    run("collect.sh", EXPERIMENT)
+    return run
+
+
+@pytest.mark.parametrize("name", [name for name in TRAIN if name.startswith(EXPERIMENT)])
+def test_a_small_training_of_every_agent_and_some_evaluations(shell, name):
+    """Every training ends with an evaluation, too."""
+    output = shell("train.sh", name, *SMALL_NETWORKS) / "output"
+    assert (output / "train" / f"{name.replace('/', '_')}_3" / "last.safetensors").exists()
+    for variant in SMALL_EVALUATIONS:
+        if trained(variant) == name:
+            shell("eval.sh", variant)
+            found = (output / "eval").glob(f"*_{variant.replace('/', '_')}_*/metrics.json")
+            assert len(list(found)) == 1

@@ -1,0 +1,107 @@
+"""Sizes and priors of a DLP network, with the names they have in published `hparams.json` files."""
+
+import math
+from dataclasses import dataclass
+
+from common.settings import SettingError, setting
+
+EXPLICIT = 6  # leading numbers of a particle that have a meaning each; appearance follows
+REDUCTION = 4  # side of an image over side of its key map
+SCALE_SHARE = 0.75  # the prior of a particle's size, over that of a glimpse
+
+
+@dataclass(frozen=True)
+class DLPSettings:
+    """What a DLP network is made of (spec: visual_encoders 5). Lengths are shares of the image.
+
+    Attributes:
+        image_size: side of the square images in pixels, H below.
+        cdim: channels of the images, C.
+        patch_size: side in pixels of the patches that propose one position each.
+        n_kp: positions per patch.
+        n_kp_enc: particles that are kept of the proposed ones, K.
+        n_kp_prior: for the reference's loader, which filters only if K is smaller. Unused here,
+            where K particles are kept whatever K is.
+        learned_feature_dim: appearance features of a particle, F.
+        bg_learned_feature_dim: features of the background.
+        prior_channels: convolutions of the networks on patches and on glimpses.
+        enc_channels: convolutions of the background encoder.
+        pad_mode: the reference pads by replication whatever the name says, so both names do here.
+        anchor_s: side of a glimpse.
+        sigma: standard deviation of a base position around its proposal, as in the KL term.
+        scale_std, offset_std: standard deviations of the priors of scale logit and offset.
+        obj_on_alpha, obj_on_beta: the Beta prior of transparency.
+    """
+
+    image_size: int = setting(low=32)
+    cdim: int = setting(low=1)
+    patch_size: int = setting(low=REDUCTION)
+    n_kp: int = setting(choices=(1,))
+    n_kp_enc: int = setting(low=1)
+    n_kp_prior: int = setting(low=1)
+    learned_feature_dim: int = setting(low=1)
+    bg_learned_feature_dim: int = setting(low=1)
+    prior_channels: tuple[int, ...] = setting(low=1)
+    enc_channels: tuple[int, ...] = setting(low=1)
+    pad_mode: str = setting(choices=("replicate", "reflect"))
+    kp_range: tuple[float, ...] = setting(choices=(-1.0, 1.0))
+    kp_activation: str = setting(choices=("tanh",))
+    anchor_s: float = setting(above=0, below=1)
+    sigma: float = setting(above=0)
+    scale_std: float = setting(above=0)
+    offset_std: float = setting(above=0)
+    obj_on_alpha: float = setting(above=0)
+    obj_on_beta: float = setting(above=0)
+
+    def __post_init__(self) -> None:
+        """Check what one setting alone cannot show."""
+        size, patch = self.image_size, self.patch_size
+        if size & (size - 1):
+            raise SettingError(f"image_size={size} does not fit; allowed: powers of two from 32")
+        if size % patch or patch % REDUCTION:
+            raise SettingError(
+                f"patch_size={patch} does not fit image_size={size}; "
+                f"allowed: multiples of {REDUCTION} that divide it"
+            )
+        if self.glimpse_size < REDUCTION or self.glimpse_size % REDUCTION:
+            raise SettingError(
+                f"anchor_s={self.anchor_s:g} makes glimpses of {self.glimpse_size} pixels; "
+                f"allowed: multiples of {REDUCTION}"
+            )
+        if self.n_kp_enc > self.proposals:
+            raise SettingError(
+                f"n_kp_enc={self.n_kp_enc} is too large; allowed: integers of at least 1 and at "
+                f"most {self.proposals}, one per patch"
+            )
+        if self.kp_range != (-1.0, 1.0):
+            raise SettingError("kp_range does not fit; allowed: [-1,1]")
+        for name in ("prior_channels", "enc_channels"):
+            channels = getattr(self, name)
+            # Entries of a checkpoint are named after the last two, so equal ones would clash.
+            if len(channels) != 3 or channels[1] == channels[2]:
+                raise SettingError(f"{name} does not fit; allowed: 3 numbers, the last two unequal")
+
+    @property
+    def proposals(self) -> int:
+        """Positions that are proposed, P: one per patch."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def glimpse_size(self) -> int:
+        """Side of a glimpse in pixels, G."""
+        return round(self.anchor_s * (self.image_size - 1))
+
+    @property
+    def anchor_logit(self) -> float:
+        """Scale logit of a particle as large as a glimpse."""
+        return _logit(self.anchor_s)
+
+    @property
+    def scale_prior_mean(self) -> float:
+        """Scale logit in the middle of its prior."""
+        return _logit(SCALE_SHARE * self.anchor_s)
+
+
+def _logit(share: float) -> float:
+    """Inverse of the sigmoid, with the reference's small number."""
+    return math.log(share / (1 - share + 1e-5))
