@@ -15,7 +15,7 @@ from typing import Any
 from agents import AGENTS
 from common import settings
 from common.arguments import check_arguments
-from common.errors import UserError
+from common.errors import UserError, one_line_errors
 from common.registry import load
 from common.settings import SettingError, setting
 from envs import WORLDS
@@ -241,7 +241,7 @@ def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
         from omegaconf.errors import OmegaConfBaseException
 
         # Hydra turns exceptions into tracebacks; SystemExit passes through it.
-        with _one_line_errors():
+        with one_line_errors():
             try:
                 raw = OmegaConf.to_container(composed, resolve=True)
             except OmegaConfBaseException as error:
@@ -251,24 +251,9 @@ def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
     def main() -> None:
         import hydra
 
-        with _one_line_errors():
+        with one_line_errors():
             read_yaml()
             check_arguments(sys.argv[1:], known_keys())
         hydra.main(config_path=str(ROOT), config_name="config", version_base=None)(job)()
 
     return main
-
-
-class _one_line_errors:
-    """Context manager: a `UserError` becomes one line on stderr and exit code 2."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        if isinstance(error, KeyboardInterrupt):
-            print("\nstopped; the same command continues", file=sys.stderr)
-            raise SystemExit(130) from None

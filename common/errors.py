@@ -1,5 +1,22 @@
-"""The one exception that stands for a mistake the user can mend."""
+"""The one exception that stands for a mistake the user can mend, and how a command shows it."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
 
 
 class UserError(Exception):
     """Bad input. Its message is one line: what is wrong and what to do about it."""
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\nstopped; the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None

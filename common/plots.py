@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from common.errors import UserError
+from common.errors import UserError, one_line_errors
 from common.files import atomic_write
 
 Columns = dict[str, np.ndarray]  # name -> (rows,)
@@ -97,11 +97,8 @@ def save_training_curves(folder: Path) -> Path:
 def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m common.plots RUN_FOLDER")
-    try:
+    with one_line_errors():
         print(save_training_curves(Path(sys.argv[1])))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, one_line_errors
 from common.files import read_json
 
 COLUMNS = ("success", "success_frac", "episode_reward", "interaction_rate")
@@ -52,14 +52,11 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m common.summary RUN_FOLDER")
     run = Path(sys.argv[1])
-    try:
+    with one_line_errors():
         found = evaluations(run)
         if not found:
             made_by = f"evaluate.py eval_checkpoint={run}"
             raise UserError(f"no evaluations of {run}; make one with {made_by}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     print(table(found), "", *files(run, found), sep="\n")
 
 

@@ -1,5 +1,6 @@
 """From a dataset on disk to a buffer of normalised observations."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,8 +8,11 @@ from common.buffer import Buffer, GoalShares
 from common.config import Config
 from common.errors import UserError
 from common.observations import Normaliser, Observation
-from datasets.store import Dataset
+from datasets.npz_dataset import open_dataset
+from datasets.source import EpisodeSource
 from envs.base import World
+
+CHUNK = 1 << 16  # rows: what is computed of a column at a time, to need no second one
 
 
 def load_training_data(
@@ -18,21 +22,22 @@ def load_training_data(
 
     Raises `UserError` if the dataset is missing or of another environment, or holds NaN.
     """
-    dataset = Dataset.open(config.data_dir, config.train_dataset_name, world.collect_overrides())
+    dataset = open_dataset(config.data_dir, config.train_dataset_name, world)
     difference = world.compatible(dataset.header)
     if difference:
-        raise UserError(f"dataset {dataset.folder} does not fit: {difference}")
-    wanted = {observation.column, "actions", *world.reward_fields}
-    columns, length = dataset.load(sorted(wanted), div=config.train_dataset_div)
+        raise UserError(f"dataset {dataset} does not fit: {difference}")
+    wanted = sorted({"actions", *world.reward_fields})
+    columns, length = dataset.load(wanted, div=config.train_dataset_div)
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
-        if not torch.isfinite(column).all():
-            raise UserError(f"dataset {dataset.folder} has NaN or infinity in column {name}")
+        _check_finite(column, name, dataset)
+    obs = _encode(dataset, length, observation, config)
     length = torch.from_numpy(length)
-    obs = _encode(rows[observation.column], length, observation, config.seed)
     normaliser = Normaliser.fit(obs)
+    for part in obs.split(CHUNK):
+        part.copy_(normaliser(part))
     buffer = Buffer(
-        normaliser(obs).to(device),
+        obs.to(device),
         rows["actions"].to(device),
         length.to(device),
         {name: rows[name].to(device) for name in world.reward_fields},
@@ -46,12 +51,28 @@ def load_training_data(
     return buffer, normaliser.to(device)
 
 
-def _encode(raw: Tensor, length: Tensor, observation: Observation, seed: int) -> Tensor:
-    """All raw rows as observations, identities fixed per episode: (R, *shape)."""
-    generator = torch.Generator().manual_seed(seed)
+def _encode(
+    dataset: EpisodeSource, length: np.ndarray, observation: Observation, config: Config
+) -> Tensor:
+    """All rows as observations, identities fixed per episode: (R, *shape), not normalised.
+
+    What they are made from, images perhaps, is read and dropped again episode by episode.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
     identities = observation.identities(len(length), generator)
-    episodes = torch.repeat_interleave(torch.arange(len(length)), length)
-    return observation.encode(raw, identities[episodes])
+    obs = torch.empty(int(length.sum()), *observation.shape)
+    name, div = observation.column, config.train_dataset_div
+    parts = obs.split(length.tolist())
+    for part, own, episode in zip(parts, identities, dataset.stream([name], div=div), strict=True):
+        raw = torch.from_numpy(episode[name])
+        _check_finite(raw, name, dataset)
+        part.copy_(observation.encode(raw, own.expand(len(raw), -1)))
+    return obs
+
+
+def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
+    if not all(torch.isfinite(part).all() for part in column.split(CHUNK)):
+        raise UserError(f"dataset {dataset} has NaN or infinity in column {name}")
 
 
 def _shares(config: Config, kind: str) -> GoalShares:

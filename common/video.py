@@ -4,7 +4,7 @@ Frames are (H, W, 3) uint8 arrays, all of one size within a grid.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -73,7 +73,7 @@ def grid(clips: list[Clip]) -> Iterator[np.ndarray]:
     goal_row = np.concatenate(goals, axis=1)
     for index in range(max(len(clip.frames) for clip in clips) + HOLD):
         views = np.concatenate([clip.tile(index) for clip in clips], axis=1)
-        yield _even(np.concatenate([goal_row, views]))
+        yield np.concatenate([goal_row, views])
 
 
 def strip(clip: Clip, moments: int = 5) -> np.ndarray:
@@ -91,20 +91,28 @@ def _moment(clip: Clip, index: int, share: float) -> np.ndarray:
 
 
 def save_grid(path: str | os.PathLike[str], clips: list[Clip]) -> None:
-    """Write the clips as a grid mp4 (H.264, 15 frames per second), atomically.
+    """Write the clips as a grid video, see `save_video`.
 
     Raises `UserError` if there is nothing to show or the disk refuses.
     """
     if not clips:
         raise UserError(f"no filmed episodes for {path}; set num_video_episodes above 0")
+    save_video(path, grid(clips))
+
+
+def save_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray]) -> None:
+    """Write frames as an mp4 (H.264, 15 frames per second), atomically.
+
+    Raises `UserError` if the disk refuses.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")  # ffmpeg goes by the suffix
-    options = {"fps": FRAMES_PER_SECOND, "macro_block_size": 2}  # even sides, as the grid has
+    options = {"fps": FRAMES_PER_SECOND, "macro_block_size": 2}
     try:
         # closing(): the writer's own context does not end ffmpeg after an error
         with closing(imageio.get_writer(temporary, format="FFMPEG", **options)) as writer:
-            for frame in grid(clips):
-                writer.append_data(frame)
+            for frame in frames:
+                writer.append_data(_even(frame))
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error

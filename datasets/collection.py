@@ -6,9 +6,6 @@ workers write their episodes themselves, one file each and chunk by chunk, so me
 and a collection that was killed continues where it was.
 """
 
-import contextlib
-import fcntl
-import json
 import platform
 import time
 from collections.abc import Iterator, Mapping
@@ -22,18 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_json
 from common.processes import available_cores
-from datasets.store import (
-    FORMAT,
-    FORMAT_VERSION,
-    HEADER,
-    SPLITS,
-    Dataset,
-    EpisodeWriter,
-    episode_path,
-    read_header,
-)
+from datasets.filling import dataset_folder, filling
+from datasets.source import SPLITS
+from datasets.store import Dataset, EpisodeWriter, episode_path
 from datasets.workers import Job, Stopped, run_jobs
 from envs.base import CollectSettings, World
 
@@ -58,24 +47,15 @@ def collect(
     returns at once. Raises UserError if the folder holds data of other settings, if another process
     collects into it, or if a worker fails; SystemExit on SIGINT and SIGTERM. Whole episodes stay.
     """
-    if name in ("", "..") or Path(name).name != name:
-        raise UserError(f"dataset_name={name} must be a plain folder name")
-    folder = Path(data_dir) / name
+    folder = dataset_folder(data_dir, name)
     recipe = EpisodeRecipe(folder, world, settings, seed, pixels)
     header = make_header(recipe, episodes, command)
-    try:
-        for split in SPLITS:
-            (folder / split).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
-    with _exclusive(folder):
-        dataset = _prepare(folder, header)
+    with filling(folder, header) as dataset:
         jobs = [(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
             _collect_missing(recipe, dataset, jobs, workers or available_cores(), progress)
         else:
             print(f"{folder} is already collected: {dataset.progress()}")
-        _finish(dataset)
     return folder
 
 
@@ -131,14 +111,10 @@ def _value(column: str, observation: Any, info: Mapping[str, Any]) -> Any:
 
 
 def make_header(recipe: EpisodeRecipe, episodes: int, command: str) -> dict[str, Any]:
-    """The header of a dataset that is about to be collected (keys: see `Dataset`)."""
+    """What the header of a collected dataset says (keys: see `Dataset`)."""
     world, columns = recipe.world.describe(), recipe.world.dataset_columns(recipe.pixels)
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "name": recipe.folder.name,
+    return {
         "command": command,
-        "complete": False,
         **world,
         "collection": asdict(recipe.settings),
         "seed": recipe.seed,
@@ -152,48 +128,6 @@ def make_header(recipe: EpisodeRecipe, episodes: int, command: str) -> dict[str,
         "versions": world["versions"]
         | {"python": platform.python_version(), "h5py": h5py.__version__},
     }
-    return json.loads(json.dumps(header))  # as it reads back: tuples are lists
-
-
-def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
-    """The dataset to fill: the one in `folder` if its settings agree, else a new one."""
-    for leftover in folder.glob("*/.*.tmp"):
-        leftover.unlink(missing_ok=True)
-    if not (folder / HEADER).exists():
-        write_json(folder / HEADER, header)
-        return Dataset(folder, header)
-    dataset = Dataset(folder, read_header(folder))
-    # What does not decide the data, or is known only at the end; the simulator's versions matter
-    # as long as something is left to simulate.
-    ignored = {"command", "complete", "rows", "versions.python", "versions.h5py"}
-    if not header["pixels"]:
-        ignored.add("multiview")
-    if not any(dataset.missing(split) for split in SPLITS):
-        ignored.add("versions")
-    difference = _difference(dataset.header, header, ignored)
-    if difference:
-        key, have, want = difference
-        raise UserError(
-            f"{folder} was collected with {key}={have}, not {want}; choose another dataset_name "
-            "or delete the folder"
-        )
-    return dataset
-
-
-def _difference(
-    have: Mapping[str, Any], want: Mapping[str, Any], ignored: set[str], path: str = ""
-) -> tuple[str, Any, Any] | None:
-    """First key (dotted) whose values differ, with both values; None stands for a missing one."""
-    for key in [*want, *(key for key in have if key not in want)]:
-        a, b, name = have.get(key), want.get(key), path + key
-        if name in ignored or a == b:
-            continue
-        if not (isinstance(a, dict) and isinstance(b, dict)):
-            return name, a, b
-        found = _difference(a, b, ignored, f"{name}.")
-        if found:
-            return found
-    return None
 
 
 def _collect_missing(
@@ -216,20 +150,3 @@ def _collect_missing(
             raise SystemExit(128 + stop.number) from None
     speed = total / (time.monotonic() - start)
     print(f"collected {dataset.progress()}, {total} steps at {speed:.1f} steps/s")
-
-
-def _finish(dataset: Dataset) -> None:
-    if not dataset.header["complete"]:
-        rows = {split: int(dataset.lengths(split).sum()) for split in SPLITS}
-        write_json(dataset.folder / HEADER, dataset.header | {"complete": True, "rows": rows})
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system releases it when the process ends, however it ends."""
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is collecting into {folder}") from error
-        yield

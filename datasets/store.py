@@ -32,11 +32,12 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import read_json
+from datasets.disk import Disk
+from datasets.source import SPLITS, EpisodeSource, first_part
 
 FORMAT = "hecrl-dataset"
 FORMAT_VERSION = 1
 HEADER = "header.json"
-SPLITS = ("train", "val")
 CHUNK_ROWS = 50  # rows of one chunk at most ...
 CHUNK_BYTES = 2**20  # ... and its bytes: a reader of a few frames should not unpack hundreds
 
@@ -59,7 +60,8 @@ class EpisodeWriter:
         self.path = path
         # The process id keeps a dying worker of a killed collection apart from its successor.
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = h5py.File(self._partial, "w", libver=("v110", "v110"), locking=False)
+        self._disk = Disk(self._partial)
+        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"), locking=False)
         self._columns = {
             name: _ColumnWriter(self._file, name, shape, np.dtype(dtype))
             for name, (shape, dtype) in columns.items()
@@ -67,11 +69,15 @@ class EpisodeWriter:
         self.rows = 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row: a value for every column. Raises ValueError or TypeError if one misfits."""
+        """Add one row: a value for every column.
+
+        Raises ValueError or TypeError if one misfits, UserError if the disk refuses.
+        """
         if row.keys() != self._columns.keys():
             raise ValueError(f"a row has {sorted(row)}, the columns are {sorted(self._columns)}")
         for name, value in row.items():
             self._columns[name].append(np.asarray(value))
+        self._disk.check()
         self.rows += 1
 
     def __enter__(self) -> Self:
@@ -85,6 +91,7 @@ class EpisodeWriter:
     ) -> None:
         with ExitStack() as cleanup:  # removes the partial file when the commit fails as well
             cleanup.callback(self._partial.unlink, missing_ok=True)
+            cleanup.callback(self._disk.close)
             cleanup.callback(self._file.close)
             if kind is None:
                 self._commit()
@@ -95,9 +102,8 @@ class EpisodeWriter:
         for column in self._columns.values():
             column.flush()
         self._file.close()
-        with open(self._partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._partial, self.path)
+        self._disk.close()
+        self._disk.commit(self.path)
 
 
 class _ColumnWriter:
@@ -143,17 +149,21 @@ class _ColumnWriter:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(EpisodeSource):
     """A dataset folder and its header; reads whole episodes.
 
     `header` keys: format, format_version, name; command (that made it); environment, settings,
-    multiview, max_episode_steps, versions (`World.describe`); seed; collection (settings of the
-    scripted policies); pixels; columns (name -> shape of a row, dtype); qpos_layout; episodes
-    (split -> number wanted); complete; and rows (split -> number) once complete.
+    multiview, max_episode_steps, versions (`World.describe`); pixels; columns (name -> shape of a
+    row, dtype); qpos_layout; episodes (split -> number wanted); complete; rows (split -> number)
+    once complete. Of own collections also seed and collection (settings of the scripted policies),
+    of merged ones shards (`datasets.merge`), of imported ones source (`datasets.npz_dataset`).
     """
 
     folder: Path
     header: dict[str, Any]
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     @classmethod
     def open(cls, data_dir: str | Path, name: str, overrides: Sequence[str] = ()) -> "Dataset":
@@ -191,32 +201,30 @@ class Dataset:
         have = sum(len(self.episodes(split)) for split in SPLITS)
         return f"{have} of {sum(self.header['episodes'].values())} episodes"
 
-    def load(
-        self, columns: Sequence[str], split: str = "train", div: int = 1
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Read whole columns of the first 1/`div` of the episodes (whole ones, at least one).
+    def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
+        """Rows of each episode on disk, (E,) int64, without reading the data."""
+        rows = []
+        for index in self._chosen(split, div):
+            with self._open_episode(split, index, ["terminals"]) as (_, length):
+                rows.append(length)
+        return np.array(rows, np.int64)
 
-        Returns the columns, each a contiguous (R, ...) array of its stored dtype with the episodes
-        one after another, and the episodes' lengths (E,) int64, which sum to R.
-        """
-        indices = self.episodes(split)
-        if not indices:
-            raise UserError(f"dataset {self.folder} has no {split} episodes")
-        indices = indices[: max(1, len(indices) // div)]
-        # Filled in place up to the real number of rows: pages never touched take no memory.
-        capacity = len(indices) * self.header["max_episode_steps"]
-        arrays = {
-            name: np.empty((capacity, *self._shape(name)), self._dtype(name)) for name in columns
-        }
-        lengths = np.zeros(len(indices), np.int64)
-        start = 0
-        for i, index in enumerate(tqdm(indices, f"reading {self.folder.name}", delay=2, unit="ep")):
-            with self._open_episode(split, index, columns) as (stored, length):
-                for name, array in arrays.items():
-                    stored[name].read_direct(array, dest_sel=np.s_[start : start + length])
-            lengths[i] = length
-            start += length
-        return {name: array[:start] for name, array in arrays.items()}, lengths
+    def stream(
+        self, columns: Sequence[str], split: str = "train", div: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The episodes in order: column -> (T, ...). Raises UserError for a damaged file."""
+        chosen = self._chosen(split, div)
+        for index in tqdm(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
+            yield self.read_episode(split, index, columns)
+
+    def problems(self) -> Iterator[str]:
+        """Read everything; a line for each damaged file."""
+        parts = [(split, index) for split in SPLITS for index in self.episodes(split)]
+        for split, index in tqdm(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
+            try:
+                self.read_episode(split, index)
+            except UserError as error:
+                yield f"{split} episode {index}: {error}"
 
     def read_episode(
         self, split: str, index: int, columns: Sequence[str] | None = None
@@ -226,20 +234,16 @@ class Dataset:
         with self._open_episode(split, index, names) as (stored, _):
             return {name: column[()] for name, column in stored.items()}
 
-    def lengths(self, split: str) -> np.ndarray:
-        """Rows of each episode on disk, (E,) int64, without reading the data."""
-        rows = []
-        for index in self.episodes(split):
-            with self._open_episode(split, index, ["terminals"]) as (_, length):
-                rows.append(length)
-        return np.array(rows, np.int64)
+    def _chosen(self, split: str, div: int) -> list[int]:
+        indices = self.episodes(split)
+        return indices[: first_part(len(indices), div)]
 
     @contextmanager
     def _open_episode(
         self, split: str, index: int, columns: Sequence[str]
     ) -> Iterator[tuple[dict[str, h5py.Dataset], int]]:
         """The stored columns of an episode and its length; damage becomes a UserError."""
-        expected = {name: (self._shape(name), self._dtype(name)) for name in columns}
+        expected = {name: self.column(name) for name in columns}
         path = episode_path(self.folder, split, index)
         try:
             with h5py.File(path, "r", locking=False) as file:
@@ -252,25 +256,15 @@ class Dataset:
                 yield stored, lengths.pop()
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"{path} is damaged ({error}); delete it and collect that episode again with "
+                f"{path} is damaged ({error}); delete it and make that episode again with "
                 f"`{self.header['command']}`"
             ) from error
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self.header["columns"]:
-            hint = "; collect with obs=rgb to store images" if name == "observations" else ""
-            known = ", ".join(self.header["columns"])
-            raise UserError(f"dataset {self.folder} has no column {name} (it has {known}){hint}")
-        return tuple(self.header["columns"][name]["shape"])
-
-    def _dtype(self, name: str) -> np.dtype:
-        return np.dtype(self.header["columns"][name]["dtype"])
 
     def _require_complete(self) -> None:
         if any(self.missing(split) for split in SPLITS):
             raise UserError(
-                f"dataset {self.folder} is incomplete: it has {self.progress()}; continue its "
-                f"collection with `{self.header['command']}`"
+                f"dataset {self.folder} is incomplete: it has {self.progress()}; "
+                f"`{self.header['command']}` continues it"
             )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import gymnasium as gym
 import numpy as np
 
+from common.errors import UserError
 from common.settings import setting
 
 if TYPE_CHECKING:
@@ -112,6 +113,33 @@ class World(ABC):
     def qpos_layout(self) -> dict[str, Any]:
         """Return which columns of `qpos` hold what."""
 
+    def recognise(self, sample: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return what a header says of data of this world that others recorded, without a header.
+
+        Args:
+            sample: the first rows (R, ...) of every column.
+
+        Returns:
+            `describe`, without versions, and `pixels`, `columns`, `qpos_layout`. Settings that do
+            not show in the data are taken to be this world's.
+
+        Raises:
+            UserError: if a column cannot be of this world.
+        """
+        expected = self.dataset_columns(pixels=True)
+        for name in ("actions", "terminals"):
+            if name not in sample:
+                raise UserError(f"column {name} is missing (there are {', '.join(sample)})")
+        columns = {name: _fit(name, rows, expected, self) for name, rows in sample.items()}
+        images = sample.get("observations")
+        return self.describe() | {
+            "multiview": images is not None and images.ndim == 5,
+            "versions": {},
+            "pixels": images is not None,
+            "columns": columns,
+            "qpos_layout": self.qpos_layout(),
+        }
+
     @abstractmethod
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         """Return the reward (B,) float32 of being at `rows` when `goals` (B, Q) are wanted."""
@@ -124,6 +152,29 @@ class World(ABC):
     def entities_state(self, entities: Tensor) -> Tensor:
         """Turn entity rows (..., num_entities, entity_dim) back into states (..., state_dim)."""
 
+    def statistics(
+        self, columns: Mapping[str, np.ndarray], lengths: np.ndarray
+    ) -> dict[str, float]:
+        """Return figures that say what recorded episodes are like; each is a mean over rows.
+
+        Args:
+            columns: stored columns (R, ...), images left out, the episodes one after another.
+            lengths: rows of each episode (E,).
+        """
+        sizes = np.abs(columns["actions"]).mean(axis=0, dtype=np.float64)
+        return {f"mean |action {i}|": float(size) for i, size in enumerate(sizes)}
+
+    def replay(self, env: gym.Env, row: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw a stored row in `env`, which was reset; nothing is simulated.
+
+        Returns:
+            A frame (height, width, 3) uint8 for people to look at.
+
+        Raises:
+            UserError: if the stored columns do not say enough, or no frames can be drawn.
+        """
+        raise UserError(f"stored episodes of {self.name} cannot be drawn")
+
     @abstractmethod
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted agent that collects data in `env` (made by `make`)."""
@@ -133,3 +184,24 @@ class World(ABC):
         self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
     ) -> dict[str, float]:
         """Reduce one finished episode (its step infos and rewards) to `metrics`."""
+
+
+def _fit(
+    name: str, rows: np.ndarray, expected: Mapping[str, tuple[tuple[int, ...], str]], world: World
+) -> dict[str, Any]:
+    """Return the header's entry of a foreign column; one that the world has not is kept as it is.
+
+    Images may be of any size and number of views, terminals any number that is zero or not.
+    """
+    shape, dtype = expected.get(name, (rows.shape[1:], rows.dtype.name))
+    found = f"column {name} has rows of shape {rows.shape[1:]} and type {rows.dtype}"
+    if name == "observations":
+        if rows.dtype != np.uint8 or rows.ndim not in (4, 5) or rows.shape[-1] != 3:
+            raise UserError(f"{found}, images are (height, width, 3) or (views, ...) uint8")
+        shape = rows.shape[1:]
+    elif rows.shape[1:] != shape or not (
+        name == "terminals" or np.can_cast(rows.dtype, dtype, "same_kind")
+    ):
+        settings = " ".join(world.collect_overrides())
+        raise UserError(f"{found}, with {settings} it is {shape} and {dtype}")
+    return {"shape": list(shape), "dtype": dtype}

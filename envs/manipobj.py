@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+import numpy as np
 
 from common.settings import setting
 from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.base import Collector, CollectSettings, World
+from envs.manipobj_statistics import statistics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,6 +152,17 @@ class ManipObj(World):
         state[..., : rules.AGENT_DIM] = entities[..., 0, :]
         state[..., rules.AGENT_DIM :] = entities[..., 1:, : rules.CUBE_DIM].flatten(-2)
         return state
+
+    def statistics(
+        self, columns: Mapping[str, np.ndarray], lengths: np.ndarray
+    ) -> dict[str, float]:
+        """Return figures on actions, moving and stacked cubes and the robot, see `statistics`."""
+        return super().statistics(columns, lengths) | statistics(columns, lengths, self.num_cubes)
+
+    def replay(self, env: gym.Env, row: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Draw a stored `qpos`; the cubes' colours are not stored, so they are others."""
+        env.unwrapped.set_state(row["qpos"], np.zeros(env.unwrapped.model.nv))
+        return env.unwrapped.frame()
 
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted pick-and-place and push agent; the mode must be a collection."""

@@ -15,40 +15,14 @@ import pytest
 
 from common.errors import UserError
 from common.files import read_json
-from datasets.collection import EpisodeRecipe, collect
+from datasets.collection import EpisodeRecipe
 from datasets.store import SPLITS, Dataset, episode_path
-from tests.fakes import COLLECT, FRAME, PointWorld, point_world
+from tests.datasets import assert_same_data, run
+from tests.fakes import COLLECT, FRAME, point_world
 from tests.manipobj_worlds import make_world
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOW = {"step_seconds": 0.01}  # an episode of 30 steps takes 0.3 s
-
-
-def run(
-    data_dir: Path, name: str = "points", world: PointWorld | None = None, **changes: Any
-) -> Dataset:
-    arguments = {
-        "episodes": 10,
-        "seed": 3,
-        "settings": COLLECT,
-        "pixels": False,
-        "workers": 1,
-        "progress": False,
-        "command": f"python collect.py dataset_name={name}",
-    }
-    collect(world or point_world(), name=name, data_dir=data_dir, **(arguments | changes))
-    return Dataset.open(data_dir, name)
-
-
-def assert_same_data(a: Dataset, b: Dataset) -> None:
-    for split in SPLITS:
-        assert a.episodes(split) == b.episodes(split)
-        for index in a.episodes(split):
-            first, second = a.read_episode(split, index), b.read_episode(split, index)
-            assert first.keys() == second.keys()
-            for name, array in first.items():
-                assert array.dtype == second[name].dtype
-                assert array.tobytes() == second[name].tobytes(), (split, index, name)
 
 
 def files(folder: Path) -> set[str]:
@@ -62,7 +36,7 @@ def background(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen]:
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
         "from tests.fakes import point_world\n"
-        "from tests.test_collection import run\n"
+        "from tests.datasets import run\n"
         f"run(Path(sys.argv[1]), world=point_world(**{settings!r}), workers=2)"
     )
     process = subprocess.Popen(
@@ -177,7 +151,7 @@ def test_killed_collection_continues_as_if_undisturbed(tmp_path: Path) -> None:
         process.kill()
         wait_for(lambda: not any(map(alive, workers)), seconds=10)  # none outlives its parent
     assert not read_json(folder / "header.json")["complete"]
-    with pytest.raises(UserError, match="of 11 episodes; continue its collection"):
+    with pytest.raises(UserError, match=r"of 11 episodes; .* continues it"):
         Dataset.open(tmp_path / "killed", "points")
     resumed = run(tmp_path / "killed", world=point_world(**SLOW), workers=2)
     undisturbed = run(tmp_path / "undisturbed", world=point_world(**SLOW), workers=2)
@@ -249,7 +223,7 @@ def test_other_settings_are_refused(tmp_path: Path, changes: dict, message: str)
     run(tmp_path)
     with pytest.raises(UserError) as error:
         run(tmp_path, **changes)
-    assert f"was collected with {message}; choose another dataset_name" in str(error.value)
+    assert f"was made with {message}; choose another name" in str(error.value)
 
 
 def test_other_simulator_version_matters_only_while_incomplete(tmp_path: Path, monkeypatch) -> None:
@@ -266,7 +240,7 @@ def test_two_collections_do_not_mix(tmp_path: Path) -> None:
     folder.mkdir()
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is collecting into"):
+        with pytest.raises(UserError, match="another process is writing into"):
             run(tmp_path)
     run(tmp_path, episodes=1)
 

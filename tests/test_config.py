@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
-from common import config as configuration
 from common.arguments import check_arguments
 from common.config import ROOT, compose, identity, known_keys, parse, read_yaml
-from common.errors import UserError
+from common.errors import UserError, one_line_errors
 from common.settings import SettingError
 
 SCRIPT = """
@@ -230,7 +229,7 @@ def test_a_script_answers_in_one_line(tmp_path, arguments, code, out, err):
 
 
 def test_an_interrupt_is_no_traceback(capsys):
-    with pytest.raises(SystemExit) as end, configuration._one_line_errors():
+    with pytest.raises(SystemExit) as end, one_line_errors():
         raise KeyboardInterrupt
     assert end.value.code == 130
     assert "stopped" in capsys.readouterr().err

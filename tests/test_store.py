@@ -1,5 +1,6 @@
 """Episode files and dataset folders: round trips, commits, damage, and messages."""
 
+import errno
 import json
 import tracemalloc
 from pathlib import Path
@@ -117,10 +118,10 @@ def test_failed_commit_leaves_the_previous_file(tmp_path: Path, monkeypatch) -> 
     before = path.read_bytes()
 
     def full(*_) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("datasets.store.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("datasets.disk.os.fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*000000\.h5.*: No space left on device"):
         write(path, episode(4))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -411,6 +411,24 @@ def test_nan_in_the_data_names_the_column(column, tiny_config, own_data):
     assert not folder_of(config).exists()
 
 
+def test_a_damaged_episode_is_named_with_the_command_that_makes_it_again(tiny_config, own_data):
+    path = episode_path(own_data / "tiny", "train", 4)
+    path.write_bytes(path.read_bytes()[:-200])
+    config = tiny_config(*RHYTHM, f"data_dir={own_data}")
+    with pytest.raises(UserError, match=r"train/000004\.h5 is damaged .*; delete it and make that"):
+        train.run(config)
+    assert not folder_of(config).exists()
+
+
+def test_a_dataset_without_episodes_is_refused(tiny_config, own_data):
+    header = own_data / "tiny" / "header.json"
+    content = json.loads(header.read_text())
+    content["episodes"]["train"] = 0
+    header.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"own/tiny has no train episodes"):
+        train.run(tiny_config(*RHYTHM, f"data_dir={own_data}"))
+
+
 def break_parameter(patch, update: int) -> None:
     """Make one parameter of the value network infinite before the `update`-th update."""
     real, calls = SGIQL.update, 0

@@ -1,0 +1,120 @@
+"""Datasets from and to the reference's files: `NAME.npz` and, for validation, `NAME-val.npz`.
+
+    python -m datasets.convert import FILE.npz NAME [SETTING=VALUE ...]
+    python -m datasets.convert export NAME FILE.npz
+
+An import wants the settings of `config.yaml` that say what the file holds, such as
+`task=manipobj-v0 env_kwargs.manipobj.num_cubes=3`. Both read and write as streams: one episode is
+in memory at a time, however large the files. An import that was stopped continues with the same
+command; an export appears when it is whole.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from common.agent_files import make_world
+from common.config import compose
+from common.errors import UserError, one_line_errors
+from datasets.filling import dataset_folder, filling
+from datasets.npz import write_npz
+from datasets.npz_dataset import NpzDataset, validation_file
+from datasets.source import SPLITS, EpisodeSource
+from datasets.store import Dataset, EpisodeWriter, episode_path
+from datasets.tools import command_line, make_parser
+from envs.base import World
+
+
+def import_npz(
+    file: str | Path, name: str, data_dir: str | Path, world: World, command: str
+) -> Path:
+    """Make the dataset `name` from a file of data of `world`; return its folder.
+
+    Episodes that are there already are kept. `command` is what a user runs to continue. Raises
+    UserError if the file is damaged or does not fit, or if the folder holds something else.
+    """
+    source = NpzDataset(file, world)
+    folder = dataset_folder(data_dir, name)
+    with filling(folder, {"command": command} | source.header) as dataset:
+        for split in SPLITS:
+            _copy(source, dataset, split)
+    return folder
+
+
+def _copy(source: EpisodeSource, dataset: Dataset, split: str) -> None:
+    """Write the episodes that are missing."""
+    missing = set(dataset.missing(split))
+    if not missing:
+        return
+    names = list(source.header["columns"])
+    columns = {name: source.column(name) for name in names}
+    for index, episode in enumerate(source.stream(names, split)):
+        if index not in missing:
+            continue
+        try:
+            with EpisodeWriter(episode_path(dataset.folder, split, index), columns) as writer:
+                for t in range(len(episode["terminals"])):
+                    writer.append({name: column[t] for name, column in episode.items()})
+        except ValueError as error:
+            raise UserError(f"{source}, {split} episode {index}: {error}") from error
+
+
+def export_npz(dataset: EpisodeSource, file: str | Path) -> list[Path]:
+    """Write a dataset as `file`, its validation episodes beside it; return the files made.
+
+    Raises UserError if one of them exists, or the disk refuses.
+    """
+    targets = {"train": Path(file), "val": validation_file(Path(file))}
+    if targets["train"].suffix != ".npz":
+        raise UserError(f"{file} must end in .npz")
+    for target in targets.values():
+        if target.exists():
+            raise UserError(f"{target} exists; remove it or choose another name")
+    lengths = {split: dataset.lengths(split) for split in SPLITS}
+    made = [split for split in SPLITS if len(lengths[split])]
+    with ExitStack() as undo:
+        for split in reversed(made):  # with the training file, all is there
+            _write(dataset, split, int(lengths[split].sum()), targets[split])
+            undo.callback(targets[split].unlink)
+        undo.pop_all()
+    return [targets[split] for split in made]
+
+
+def _write(dataset: EpisodeSource, split: str, rows: int, target: Path) -> None:
+    columns = {}
+    for name in dataset.header["columns"]:
+        shape, dtype = dataset.column(name)
+        columns[name] = ((rows, *shape), dtype)
+
+    def blocks(name: str) -> Iterator[np.ndarray]:
+        return (episode[name] for episode in dataset.stream([name], split))
+
+    write_npz(target, columns, blocks)
+
+
+def main(arguments: list[str]) -> None:
+    parser = make_parser("datasets.convert", __doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="import|export")
+    importing = actions.add_parser("import", help="a file of the reference becomes a dataset")
+    importing.add_argument("file", metavar="FILE.npz")
+    importing.add_argument("name", metavar="NAME")
+    importing.add_argument("settings", nargs="*", metavar="SETTING=VALUE")
+    exporting = actions.add_parser("export", help="a dataset becomes a file of the reference")
+    exporting.add_argument("name", metavar="NAME")
+    exporting.add_argument("file", metavar="FILE.npz")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        if options.action == "import":
+            world = make_world(compose(options.settings))
+            again = command_line("datasets.convert", arguments)
+            print(import_npz(options.file, options.name, options.data_dir, world, again))
+        else:
+            dataset = Dataset.open(options.data_dir, options.name)
+            print(*export_npz(dataset, options.file), sep="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,100 @@
+"""A dataset folder while episodes are put into it: one process at a time, stoppable, of one kind.
+
+Whoever fills it (a collection, an import, a merge) adds the episodes that are missing. The files
+present are all the state there is, so the same command continues after any kind of end.
+"""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import write_json
+from datasets.source import SPLITS
+from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Dataset, read_header
+
+
+def dataset_folder(data_dir: str | Path, name: str) -> Path:
+    """Where dataset `name` lies. Raises UserError if that is no name of a folder."""
+    if name in ("", "..") or Path(name).name != name:
+        raise UserError(f"dataset_name={name} must be a plain folder name")
+    return Path(data_dir) / name
+
+
+@contextlib.contextmanager
+def filling(folder: Path, header: dict[str, Any]) -> Iterator[Dataset]:
+    """Open `folder` to add episodes, and mark it as complete when the block ends without an error.
+
+    It is made if need be, and locked until the block ends. `header` is that of the dataset but for
+    what is the same in all or known at the end only (format, name, complete, rows). Raises
+    UserError if the folder cannot be made, if another process fills it, or if it holds other data.
+    """
+    constant = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": folder.name}
+    header = json.loads(json.dumps(constant | header))  # as it reads back: tuples are lists
+    with _exclusive(folder):
+        dataset = _prepare(folder, header | {"complete": False})
+        yield dataset
+        if not dataset.header["complete"]:
+            rows = {split: int(dataset.lengths(split).sum()) for split in SPLITS}
+            write_json(folder / HEADER, dataset.header | {"complete": True, "rows": rows})
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system releases it when the process ends, however it ends."""
+    try:
+        for split in SPLITS:
+            (folder / split).mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is writing into {folder}") from error
+        yield
+
+
+def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
+    """The dataset to fill: the one in `folder` if its settings agree, else a new one."""
+    for leftover in folder.glob("*/.*.tmp"):
+        leftover.unlink(missing_ok=True)
+    if not (folder / HEADER).exists():
+        write_json(folder / HEADER, header)
+        return Dataset(folder, header)
+    dataset = Dataset(folder, read_header(folder))
+    # What does not decide the data, or is known only at the end; the simulator's versions matter
+    # as long as something is left to simulate.
+    ignored = {"command", "complete", "rows", "versions.python", "versions.h5py"}
+    if not header["pixels"]:
+        ignored.add("multiview")
+    if not any(dataset.missing(split) for split in SPLITS):
+        ignored.add("versions")
+    found = difference(dataset.header, header, ignored)
+    if found:
+        key, have, want = found
+        raise UserError(
+            f"{folder} was made with {key}={have!s:.100}, not {want!s:.100}; choose another name "
+            "or delete the folder"
+        )
+    return dataset
+
+
+def difference(
+    have: Mapping[str, Any], want: Mapping[str, Any], ignored: set[str], path: str = ""
+) -> tuple[str, Any, Any] | None:
+    """First key (dotted) whose values differ, with both values; None stands for a missing one."""
+    for key in [*want, *(key for key in have if key not in want)]:
+        a, b, name = have.get(key), want.get(key), path + key
+        if name in ignored or a == b:
+            continue
+        if not (isinstance(a, dict) and isinstance(b, dict)):
+            return name, a, b
+        found = difference(a, b, ignored, f"{name}.")
+        if found:
+            return found
+    return None

@@ -1,0 +1,127 @@
+"""One dataset from shards that were collected on several machines, each with a seed of its own.
+
+    python -m datasets.merge NAME SHARD1 SHARD2 ...
+
+Shards are datasets in the data folder, or folders elsewhere. Their episodes get new numbers, shard
+after shard; their files are linked where the file system can, else copied, and never unpacked. The
+shards stay and may be deleted afterwards. A merge that was stopped continues with the same command.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError, one_line_errors
+from common.files import atomic_write
+from datasets.filling import dataset_folder, difference, filling
+from datasets.source import SPLITS
+from datasets.store import Dataset, episode_path
+from datasets.tools import command_line, make_parser
+
+# What may differ between shards. `shards` and `source` are compared apart, for episodes held twice.
+OWN = {"name", "command", "seed", "episodes", "rows", "versions", "shards", "source"}
+
+
+def merge(name: str, shards: Sequence[str], data_dir: str | Path, command: str) -> Path:
+    """Make the dataset `name` from complete datasets; return its folder.
+
+    `command` is what a user runs to continue. Raises UserError if the shards are of different
+    environments, settings or columns, if two hold the same episodes, or if the disk refuses.
+    """
+    datasets = [_open(data_dir, shard) for shard in shards]
+    _check_alike(datasets)
+    folder = dataset_folder(data_dir, name)
+    header = _header(datasets, command)
+    _check_distinct(header["shards"])
+    with filling(folder, header) as merged:
+        for split in SPLITS:
+            files = [
+                episode_path(shard.folder, split, index)
+                for shard in datasets
+                for index in shard.episodes(split)
+            ]
+            for index in merged.missing(split):
+                _link(files[index], episode_path(folder, split, index))
+    return folder
+
+
+def _open(data_dir: str | Path, shard: str) -> Dataset:
+    """A shard given as a path, or as the name of a dataset."""
+    path = Path(shard)
+    if len(path.parts) > 1 or path.is_absolute():
+        return Dataset.open(path.parent, path.name)
+    return Dataset.open(data_dir, shard)
+
+
+def _check_alike(datasets: list[Dataset]) -> None:
+    first, *others = datasets
+    for other in others:
+        found = difference(first.header, other.header, OWN)
+        if found:
+            key, one, two = found
+            raise UserError(
+                f"{first} and {other} do not fit together: {key} is {one!s:.100} in the first and "
+                f"{two!s:.100} in the second; collect them with the same settings"
+            )
+
+
+def _check_distinct(shards: list[dict[str, Any]]) -> None:
+    """Equal seeds, or equal contents of imported files, mean equal episodes."""
+    seen: dict[str, str] = {}
+    for shard in shards:
+        key, reason = f"seed {shard['seed']}", f"both are of seed {shard['seed']}"
+        if shard["source"]:
+            key = str({split: file["crc32"] for split, file in shard["source"].items()})
+            reason = f"both come from {shard['source']['train']['file']}"
+        if key in seen:
+            raise UserError(
+                f"{seen[key]} and {shard['name']} hold the same episodes, {reason}; leave one out, "
+                "or collect it again with another seed"
+            )
+        seen[key] = shard["name"]
+
+
+def _header(datasets: list[Dataset], command: str) -> dict[str, Any]:
+    """The header of the whole: what the shards share, and a list of where they came from."""
+    alike = {key: value for key, value in datasets[0].header.items() if key not in OWN}
+    return alike | {
+        "command": command,
+        "seed": None,
+        "episodes": {s: sum(d.header["episodes"][s] for d in datasets) for s in SPLITS},
+        "versions": datasets[0].header["versions"],
+        "shards": [origin for dataset in datasets for origin in _origins(dataset.header)],
+    }
+
+
+def _origins(header: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where the episodes of a dataset came from; of a merged one, the shards it was made of."""
+    if "shards" in header:
+        return header["shards"]
+    keys = ("name", "command", "seed", "episodes", "versions", "source")
+    return [{key: header.get(key) for key in keys}]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Put a file into the merged dataset, whole or not at all."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links; a copy shows what else it was
+        with open(source, "rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file)
+
+
+def main(arguments: list[str]) -> None:
+    parser = make_parser("datasets.merge", __doc__)
+    parser.add_argument("name", metavar="NAME", help="the new dataset")
+    parser.add_argument("shards", nargs="+", metavar="SHARD", help="a dataset to take in")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        again = command_line("datasets.merge", arguments)
+        print(merge(options.name, options.shards, options.data_dir, again))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

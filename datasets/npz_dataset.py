@@ -1,0 +1,139 @@
+"""Datasets that others recorded: `NAME.npz`, and `NAME-val.npz` beside it, read where they lie.
+
+This is how the reference stores data. The rows of all episodes follow each other in one array per
+column; an episode ends where `terminals` is not zero. Only the columns asked for are unpacked.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from datasets.npz import NpzFile
+from datasets.source import SPLITS, EpisodeSource, first_part
+from datasets.store import Dataset
+from envs.base import World
+
+SAMPLE_ROWS = 16  # by which a world recognises its data
+
+
+class NpzDataset(EpisodeSource):
+    """An npz file, with its validation file if there is one, as a dataset of `world`.
+
+    `header` has the keys that `World.recognise` gives, episodes, rows and max_episode_steps (the
+    longest episode), and source: the name and the columns' checksums of each file. Raises UserError
+    if a file is missing, damaged, not of this world, or ends within an episode.
+    """
+
+    def __init__(self, path: str | Path, world: World) -> None:
+        self.path = Path(path)
+        self.header = self._recognise(world)
+        self._lengths = {split: self._read_lengths(split) for split in self._files()}
+        longest = max(int(lengths.max()) for lengths in self._lengths.values())
+        self.header |= {
+            "max_episode_steps": longest,
+            "episodes": {split: len(self.lengths(split)) for split in SPLITS},
+            "rows": {split: int(self.lengths(split).sum()) for split in SPLITS},
+            "source": {split: _fingerprint(file) for split, file in self._files().items()},
+        }
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
+        """Rows of each episode, (E,) int64."""
+        lengths = self._lengths.get(split, np.zeros(0, np.int64))
+        return lengths[: first_part(len(lengths), div)]
+
+    def stream(
+        self, columns: Sequence[str], split: str = "train", div: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The episodes in order: column -> (T, ...) of the header's type."""
+        types = {name: self.column(name)[1] for name in columns}
+        lengths = self.lengths(split, div)
+        if not len(lengths):
+            return
+        with NpzFile(self._files()[split]) as file, ExitStack() as stack:
+            readers = {name: stack.enter_context(file.open(name)) for name in types}
+            for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
+                yield {name: _cast(readers[name].read(length), types[name]) for name in types}
+
+    def read_episode(
+        self, split: str, index: int, columns: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Columns (all by default) of one episode, each (T, ...); unpacks those before it."""
+        names = list(self.header["columns"]) if columns is None else columns
+        return next(islice(self.stream(names, split), index, None))
+
+    def problems(self) -> Iterator[str]:
+        """Read everything; a line for each damaged column."""
+        for split in self._files():
+            for name in self.header["columns"]:
+                try:
+                    for _ in self.stream([name], split):
+                        pass
+                except UserError as error:
+                    yield f"{split}: {error}"
+
+    def _files(self) -> dict[str, Path]:
+        validation = validation_file(self.path)
+        return {"train": self.path} | ({"val": validation} if validation.is_file() else {})
+
+    def _recognise(self, world: World) -> dict:
+        """The header that the world gives the files; both must be of one kind."""
+        headers = []
+        for path in self._files().values():
+            with NpzFile(path) as file:
+                sample = {name: file.read(name, SAMPLE_ROWS) for name in file.columns}
+                rows = {name: column.shape[0] for name, column in file.columns.items()}
+            if len(set(rows.values())) > 1 or not min(rows.values(), default=0):
+                raise UserError(f"{path}: its columns have {rows} rows; they need the same, not 0")
+            try:
+                headers.append(world.recognise(sample))
+            except UserError as error:
+                raise UserError(f"{path} does not fit: {error}") from error
+        if headers[0]["columns"] != headers[-1]["columns"]:
+            raise UserError(f"{path} has other columns than {self.path}; move one of them away")
+        return headers[0]
+
+    def _read_lengths(self, split: str) -> np.ndarray:
+        path = self._files()[split]
+        with NpzFile(path) as file:
+            terminals = file.read("terminals") != 0
+        if not terminals[-1]:
+            raise UserError(f"{path} ends within an episode: the last of its terminals is not set")
+        return np.diff(np.flatnonzero(terminals), prepend=-1)
+
+
+def open_dataset(data_dir: str | Path, name: str, world: World) -> EpisodeSource:
+    """Open the dataset `name` under `data_dir`: its folder, or else the file `name`.npz.
+
+    Raises UserError if there is neither, or if it is incomplete or damaged.
+    """
+    if is_npz(data_dir, name):
+        return NpzDataset(Path(data_dir) / f"{name}.npz", world)
+    return Dataset.open(data_dir, name, world.collect_overrides())
+
+
+def is_npz(data_dir: str | Path, name: str) -> bool:
+    """Whether the dataset `name` is a file; a folder of that name goes before it."""
+    return (Path(data_dir) / f"{name}.npz").is_file() and not (Path(data_dir) / name).is_dir()
+
+
+def validation_file(path: Path) -> Path:
+    """The file of the validation episodes that belongs to a file of training episodes."""
+    return path.with_name(f"{path.stem}-val.npz")
+
+
+def _cast(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return rows != 0 if dtype.kind == "b" else rows.astype(dtype, copy=False)
+
+
+def _fingerprint(path: Path) -> dict:
+    with NpzFile(path) as file:
+        checksums = {name: column.member.CRC for name, column in file.columns.items()}
+    return {"file": path.name, "crc32": checksums}

@@ -1,0 +1,81 @@
+"""What every dataset can do, however it is stored: give its episodes in order."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+
+SPLITS = ("train", "val")
+
+
+class EpisodeSource(ABC):
+    """Recorded episodes, read one after another; at most one is in memory at a time.
+
+    `div` keeps the first 1/`div` of the episodes: whole ones, at least one. `str()` says where the
+    data lie.
+
+    Attributes:
+        header: what the data are; keys: see `datasets.store.Dataset`.
+    """
+
+    header: dict[str, Any]
+
+    @abstractmethod
+    def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
+        """Rows of each episode, (E,) int64, without reading the data."""
+
+    @abstractmethod
+    def stream(
+        self, columns: Sequence[str], split: str = "train", div: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The episodes in order: column -> (T, ...). Raises UserError for a damaged file."""
+
+    @abstractmethod
+    def read_episode(
+        self, split: str, index: int, columns: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Columns (all by default) of one episode, each (T, ...)."""
+
+    @abstractmethod
+    def problems(self) -> Iterator[str]:
+        """Read everything; a line, naming file and split, for each part that is damaged."""
+
+    def column(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape of a row and type of a column. Raises UserError if there is none of that name."""
+        columns = self.header["columns"]
+        if name not in columns:
+            hint = "; collect with obs=rgb to store images" if name == "observations" else ""
+            raise UserError(
+                f"dataset {self} has no column {name} (it has {', '.join(columns)}){hint}"
+            )
+        return tuple(columns[name]["shape"]), np.dtype(columns[name]["dtype"])
+
+    def load(
+        self, columns: Sequence[str], split: str = "train", div: int = 1
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Read whole columns.
+
+        Returns the columns, each a contiguous (R, ...) array of the header's type with the episodes
+        one after another, and the episodes' lengths (E,) int64, which sum to R.
+        """
+        lengths = self.lengths(split, div)
+        if not len(lengths):
+            raise UserError(f"dataset {self} has no {split} episodes")
+        arrays = {}
+        for name in columns:
+            shape, dtype = self.column(name)
+            arrays[name] = np.empty((int(lengths.sum()), *shape), dtype)
+        start = 0
+        for episode, length in zip(self.stream(columns, split, div), lengths, strict=True):
+            for name, column in episode.items():
+                arrays[name][start : start + length] = column
+            start += length
+        return arrays, lengths
+
+
+def first_part(count: int, div: int) -> int:
+    """How many of `count` episodes the first 1/`div` are: at least one, if there is any."""
+    return min(count, max(1, count // div))
