@@ -42,6 +42,10 @@ class CollectSettings:
     action_noise_smoothing: float = setting(low=0.0, identity=False)
 
 
+class EpisodeRejected(Exception):
+    """A collector found its episode unfit to be stored; another one has to take its place."""
+
+
 class Collector(Protocol):
     """A scripted data-collection agent of one environment."""
 
@@ -49,7 +53,11 @@ class Collector(Protocol):
         """Start an episode; every later draw of the collector comes from `rng`."""
 
     def act(self, info: dict[str, Any]) -> np.ndarray:
-        """Return the action (A,) float32 in [-1, 1], noise and random actions included."""
+        """Return the action (A,) float32 in [-1, 1], noise and random actions included.
+
+        Raises:
+            EpisodeRejected: if the episode must not be stored; it begins again with other draws.
+        """
 
     def observe(self, obs: np.ndarray, info: dict[str, Any]) -> None:
         """Follow one environment step; draws the next target when the policy is done."""
