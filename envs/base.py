@@ -72,9 +72,10 @@ class World(ABC):
         multiview: whether images show two cameras instead of one.
     """
 
-    name: ClassVar[str]  # its name in `task` and in gymnasium
+    name: ClassVar[str]  # its name in `task` and in datasets
     section: ClassVar[str]  # its section of `env_kwargs`
     Settings: ClassVar[type]
+    eval_tasks: ClassVar[tuple[int, ...]] = ()  # ids of fixed evaluation tasks, if it has any
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
     reward_fields: ClassVar[tuple[str, ...]]  # dataset columns that `reward` reads
@@ -112,6 +113,10 @@ class World(ABC):
     @abstractmethod
     def compatible(self, header: Mapping[str, Any]) -> str | None:
         """Return None if data with this header fits this world, else what differs, in one line."""
+
+    def adopt(self, header: Mapping[str, Any]) -> World:
+        """Return this world as it reads data with this header, which is compatible."""
+        return self
 
     @abstractmethod
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
