@@ -80,6 +80,7 @@ class Options:
     subgoal_factor_eval: bool = setting()
     eval_freq: int = setting(low=1)
     num_eval_episodes: int = setting(low=1)
+    eval_task_ids: tuple[int, ...] = setting(low=1)
     num_eval_envs: int = setting(low=1, identity=False)
     num_workers: int = setting(low=0, identity=False)
     num_video_episodes: int = setting(low=0, identity=False)
@@ -97,14 +98,16 @@ class Config(Options):
 
     `arch_eit` and `arch_mlp` are the sections of those names (`agents.networks.EITSettings`,
     `agents.flat.MLPSettings`), `world` that of the chosen task in `env_kwargs`, `agent_settings`
-    that of the chosen agent; `collect` is for `collect.py`; `raw` has all keys of `config.yaml` in
-    a plain dictionary.
+    that of the chosen agent; `eval_tasks` are `eval_task_ids` in a world with evaluation tasks,
+    else none; `collect` is for `collect.py`; `raw` has all keys of `config.yaml` in a plain
+    dictionary.
     """
 
     arch_eit: Any
     arch_mlp: Any
     world: Any
     agent_settings: Any
+    eval_tasks: tuple[int, ...]
     collect: CollectSettings
     raw: dict[str, Any]
 
@@ -120,6 +123,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
         plain["seed"] = secrets.randbelow(50_001)
     checked = settings.build(_schema(), plain)
     _check_together(checked)
+    world = load(WORLDS[checked.task])
 
     def part(cls: type) -> dict[str, Any]:
         return {field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)}
@@ -129,8 +133,9 @@ def parse(raw: Mapping[str, Any]) -> Config:
         arch_eit=checked.arch_eit,
         arch_mlp=checked.arch_mlp,
         collect=CollectSettings(**part(CollectSettings)),
-        world=getattr(checked.env_kwargs, load(WORLDS[checked.task]).section),
+        world=getattr(checked.env_kwargs, world.section),
         agent_settings=getattr(checked, checked.agent),
+        eval_tasks=checked.eval_task_ids if world.eval_tasks else (),
         raw=dataclasses.asdict(checked),
     )
 
@@ -152,6 +157,7 @@ def identity(config: Config) -> dict[str, Any]:
         settings.join(path, field.name): getattr(part, field.name)
         for path, part, field in fields
         if field.metadata.get("identity", True)
+        and (field.name != "eval_task_ids" or config.eval_tasks)
     }
 
 
@@ -233,6 +239,10 @@ def _check_together(options: Any) -> None:
             raise SettingError(
                 f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
             )
+    known, given = load(WORLDS[options.task]).eval_tasks, options.eval_task_ids
+    if known and (not given or len(set(given)) < len(given) or not set(given) <= set(known)):
+        shown = f"eval_task_ids={settings.show(given)}"
+        raise SettingError(f"{shown} is not possible; allowed: a list of {settings.show(known)}")
 
 
 def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
