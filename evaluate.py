@@ -40,6 +40,7 @@ def run(command: Config) -> None:
         seed=config.seed,
         num_envs=config.num_eval_envs,
         workers=config.num_workers,
+        tasks=config.eval_tasks,
         videos=config.num_video_episodes if config.save_video else 0,
         video_frame_skip=config.video_frame_skip,
         progress=True,

@@ -80,6 +80,7 @@ class Options:
     subgoal_factor_eval: bool = setting()
     eval_freq: int = setting(low=1)
     num_eval_episodes: int = setting(low=1)
+    eval_task_ids: tuple[int, ...] = setting(low=1)
     num_eval_envs: int = setting(low=1, identity=False)
     num_workers: int = setting(low=0, identity=False)
     num_video_episodes: int = setting(low=0, identity=False)
@@ -97,9 +98,10 @@ class Config(Options):
 
     `arch_eit` and `arch_mlp` are the sections of those names (`agents.networks.EITSettings`,
     `agents.flat.MLPSettings`), `world` that of the chosen task in `env_kwargs`, `agent_settings`
-    that of the chosen agent; `encoder` and `encoder_settings`, the section of the chosen kind in
-    it, are for `visual_encoders.train`, `collect` for `collect.py`; `raw` has all keys of
-    `config.yaml` in a plain dictionary.
+    that of the chosen agent; `eval_tasks` are `eval_task_ids` in a world with evaluation tasks,
+    else none; `encoder` and `encoder_settings`, the section of the chosen kind in it, are for
+    `visual_encoders.train`, `collect` for `collect.py`; `raw` has all keys of `config.yaml` in a
+    plain dictionary.
     """
 
     arch_eit: Any
@@ -108,6 +110,7 @@ class Config(Options):
     encoder_settings: Any
     world: Any
     agent_settings: Any
+    eval_tasks: tuple[int, ...]
     collect: CollectSettings
     raw: dict[str, Any]
 
@@ -123,6 +126,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
         plain["seed"] = secrets.randbelow(50_001)
     checked = settings.build(_schema(), plain)
     _check_together(checked)
+    world = load(WORLDS[checked.task])
 
     def part(cls: type, section: Any = checked) -> dict[str, Any]:
         return {field.name: getattr(section, field.name) for field in dataclasses.fields(cls)}
@@ -135,8 +139,9 @@ def parse(raw: Mapping[str, Any]) -> Config:
         encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
         encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
-        world=getattr(checked.env_kwargs, load(WORLDS[checked.task]).section),
+        world=getattr(checked.env_kwargs, world.section),
         agent_settings=getattr(checked, checked.agent),
+        eval_tasks=checked.eval_task_ids if world.eval_tasks else (),
         raw=dataclasses.asdict(checked),
     )
 
@@ -153,6 +158,8 @@ def identity(config: Config) -> dict[str, Any]:
     settings_of = decisive("", config, Options)
     for path, part in parts.items():
         settings_of |= decisive(path, part, type(part))
+    if not config.eval_tasks:
+        del settings_of["eval_task_ids"]
     return settings_of
 
 
@@ -244,6 +251,10 @@ def _check_together(options: Any) -> None:
             raise SettingError(
                 f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
             )
+    known, given = load(WORLDS[options.task]).eval_tasks, options.eval_task_ids
+    if known and (not given or len(set(given)) < len(given) or not set(given) <= set(known)):
+        shown = f"eval_task_ids={settings.show(given)}"
+        raise SettingError(f"{shown} is not possible; allowed: a list of {settings.show(known)}")
 
 
 def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:

@@ -26,11 +26,15 @@ TIME_LIMIT = 600.0  # seconds; the first reply includes imports and model compil
 
 @dataclass(frozen=True)
 class Start:
-    """Order: begin `episode` with the environment seeded by `seed`; `film` it or not."""
+    """Order: begin `episode` with the environment seeded by `seed`; `film` it or not.
+
+    `task` is the evaluation task, in a world that has such.
+    """
 
     episode: int
     seed: int
     film: bool = False
+    task: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,10 @@ class _Slot:
         self.film, self.success = order.film, False
         self.history: list[dict[str, Any]] = []
         self.rewards: list[float] = []
-        obs, info = self.env.reset(seed=order.seed, options={"render_goal": order.film})
+        options = {"render_goal": order.film}
+        if order.task is not None:
+            options["task_id"] = order.task
+        obs, info = self.env.reset(seed=order.seed, options=options)
         goal = info["goal"] if self.pixels else np.asarray(info["state_goal"], np.float32)
         picture = _side_by_side(info["goal_rendered"]) if order.film else None
         return Reply(self._raw(obs, info), goal=goal, goal_frame=picture)

@@ -2,13 +2,14 @@
 
 Episode i of a seed is the same episode with the same result whatever the number of environments and
 workers: its environment seed and its random generator come from (seed, i), and the row of an
-episode in a batch does not depend on the other rows.
+episode in a batch does not depend on the other rows. In a world with T evaluation tasks, episode i
+is one of task i mod T, so more episodes add to the earlier ones.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,8 +54,10 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        rows: one per episode in order: `episode`, `seed` and the world's metrics.
+        rows: one per episode in order: `episode`, `seed`, `task` in a world with evaluation tasks,
+            and the world's metrics.
         summary: metric -> mean with its 95 % interval over the episodes.
+        tasks: the same of each evaluation task; empty in a world without.
         clips: of the filmed episodes, in order.
         env_steps, seconds: environment steps in all and wall time.
     """
@@ -64,13 +67,19 @@ class Evaluation:
     clips: list[Clip]
     env_steps: int
     seconds: float
+    tasks: dict[int, dict[str, Interval]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, float]:
-        """The summary as one flat row: `success`, `success_low`, `success_high`, ..."""
+        """The summary as one flat row: `success`, `success_low`, `success_high`, ...
+
+        Then the means of each task: `task1_success`, ...
+        """
         flat = {}
         for name, interval in self.summary.items():
             flat |= {name: interval.mean, f"{name}_low": interval.low}
             flat[f"{name}_high"] = interval.high
+        for task, summary in self.tasks.items():
+            flat |= {f"task{task}_{name}": interval.mean for name, interval in summary.items()}
         return flat
 
 
@@ -90,6 +99,7 @@ def evaluate(
     seed: int,
     num_envs: int,
     workers: int,
+    tasks: Sequence[int] = (),
     videos: int = 0,
     video_frame_skip: int = 3,
     progress: bool = False,
@@ -97,11 +107,12 @@ def evaluate(
     counter: EntityCounter | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Run episodes 0 to `episodes` - 1 of `seed` and measure them.
+    """Run episodes 0 to `episodes` - 1 of `seed` and measure them; with tasks, `episodes` of each.
 
     Args:
         num_envs: environments at once. No influence on the results.
         workers: processes that host them; 0 = one per core. No influence on the results.
+        tasks: the evaluation tasks to run, in a world that has such.
         videos: the first this many episodes are filmed, if the machine can render.
         video_frame_skip: every this many steps a frame is drawn.
         progress: show a progress bar with environment steps per second and time left.
@@ -116,9 +127,19 @@ def evaluate(
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
     began = time.monotonic()
+    episodes *= max(len(tasks), 1)
     films = _filmable(world, min(videos, episodes))
     player = _Player(
-        agent, observation, normaliser, world, seed, films, video_frame_skip, counter, tell
+        agent,
+        observation,
+        normaliser,
+        world,
+        seed,
+        tasks,
+        films,
+        video_frame_skip,
+        counter,
+        tell,
     )
     total = episodes * world.max_episode_steps
     pool_size = min(num_envs, episodes), workers or available_cores()
@@ -129,12 +150,14 @@ def evaluate(
         _run(player, pool, episodes, bar, stopped)
     rows = [player.rows[i] for i in range(episodes)]
     clips = [player.clips[i] for i in range(films)]
-    return Evaluation(rows, summarise(rows), clips, player.env_steps, time.monotonic() - began)
+    by_task = {task: summarise([row for row in rows if row["task"] == task]) for task in tasks}
+    seconds = time.monotonic() - began
+    return Evaluation(rows, summarise(rows), clips, player.env_steps, seconds, by_task)
 
 
 def summarise(rows: list[dict[str, float | int]]) -> dict[str, Interval]:
     """Mean and interval of each metric: Wilson's for `success`, bootstrap for the others."""
-    names = [name for name in rows[0] if name not in ("episode", "seed")]
+    names = [name for name in rows[0] if name not in ("episode", "seed", "task")]
     columns = {name: [float(row[name]) for row in rows] for name in names}
     return {
         name: proportion(values) if name == "success" else average(values)
@@ -181,6 +204,7 @@ class _Episode:
 
     index: int
     seed: int
+    task: int | None
     generator: torch.Generator
     identities: Tensor
     raw: np.ndarray | None = None  # newest observation of the environment
@@ -199,6 +223,7 @@ class _Player:
     normaliser: Normaliser
     world: World
     seed: int
+    tasks: Sequence[int]
     films: int
     frame_skip: int
     counter: EntityCounter | None
@@ -213,8 +238,9 @@ class _Player:
         env_seed, agent_seed = episode_seeds(self.seed, index)
         generator = torch.Generator().manual_seed(agent_seed)
         identities = self.observation.identities(1, generator)[0]
-        self.live[slot] = _Episode(index, env_seed, generator, identities)
-        return Start(index, env_seed, film=index < self.films)
+        task = self.tasks[index % len(self.tasks)] if self.tasks else None
+        self.live[slot] = _Episode(index, env_seed, task, generator, identities)
+        return Start(index, env_seed, film=index < self.films, task=task)
 
     def take(self, slot: int, reply: Reply) -> bool:
         """Note what a slot replied; whether its episode is over."""
@@ -231,8 +257,10 @@ class _Player:
             self.clips[episode.index].add(view.frame, view.success)
         if reply.metrics is None:
             return False
-        metrics = {name: reply.metrics[name] for name in self.world.metrics}
         about = {"episode": episode.index, "seed": episode.seed}
+        if episode.task is not None:
+            about["task"] = episode.task
+        metrics = {name: reply.metrics[name] for name in self.world.metrics}
         self.rows[episode.index] = about | metrics | episode.figures
         del self.live[slot]
         return True

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.evaluation import Evaluation
 from common.files import atomic_write, write_json
+from common.statistics import Interval
 from common.video import save_grid, save_picture, strip
 
 
@@ -30,21 +31,33 @@ def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> 
 
 
 def metrics(result: Evaluation) -> dict[str, Any]:
-    """The summary and its cost, ready for JSON."""
+    """The summary and its cost, ready for JSON; `tasks` has each evaluation task's, if any."""
+    by_task = {str(task): _plain(summary) for task, summary in result.tasks.items()}
     return {
-        "summary": {name: interval.as_dict() for name, interval in result.summary.items()},
+        "summary": _plain(result.summary),
+        **({"tasks": by_task} if by_task else {}),
         "episodes": len(result.rows),
         "env_steps": result.env_steps,
         "seconds": round(result.seconds, 1),
     }
 
 
+def _plain(summary: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    return {name: interval.as_dict() for name, interval in summary.items()}
+
+
 def table(result: Evaluation) -> str:
-    """The summary as lines of text."""
+    """The summary as lines of text, then the success of each evaluation task."""
     lines = [f"{'metric':18}{'mean':>10}   95 % interval"]
     for name, interval in result.summary.items():
-        lines.append(f"{name:18}{interval.mean:10.3f}   {interval.low:.3f} to {interval.high:.3f}")
+        lines.append(_line(name, interval))
+    for task, summary in result.tasks.items():
+        lines.append(_line(f"success, task {task}", summary["success"]))
     return "\n".join(lines)
+
+
+def _line(name: str, interval: Interval) -> str:
+    return f"{name:18}{interval.mean:10.3f}   {interval.low:.3f} to {interval.high:.3f}"
 
 
 def _csv(rows: list[dict[str, float | int]]) -> str:

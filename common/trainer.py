@@ -142,6 +142,7 @@ class Trainer:
             seed=config.seed + EVALUATION_STREAM,
             num_envs=config.num_eval_envs,
             workers=config.num_workers,
+            tasks=config.eval_tasks,
             videos=filmed,
             video_frame_skip=config.video_frame_skip,
             progress=True,

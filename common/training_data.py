@@ -42,7 +42,7 @@ def load_training_data(
         rows["actions"].to(device),
         length.to(device),
         {name: rows[name].to(device) for name in fields},
-        world.reward if config.reward == "env" else None,
+        world.adopt(dataset.header).reward if config.reward == "env" else None,
         value_goals=_shares(config, "value"),
         policy_goals=_shares(config, "policy"),
         gamma=config.gamma,

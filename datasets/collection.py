@@ -1,7 +1,8 @@
 """Collects a dataset: scripted policies act in an environment and their episodes are stored.
 
 What an episode holds depends only on (seed, split, index), never on the number of workers or on
-where a collection was stopped: each episode seeds its environment and its policies afresh. The
+where a collection was stopped: each episode seeds its environment and its policies afresh, and one
+that its collector rejects is repeated with the next draws of the same sequence. The
 workers write their episodes themselves, one file each and chunk by chunk, so memory stays bounded
 and a collection that was killed continues where it was.
 """
@@ -24,7 +25,9 @@ from datasets.filling import dataset_folder, filling
 from datasets.source import SPLITS
 from datasets.store import Dataset, EpisodeWriter, episode_path
 from datasets.workers import Job, Stopped, run_jobs
-from envs.base import CollectSettings, World
+from envs.base import CollectSettings, EpisodeRejected, World
+
+MAX_ATTEMPTS = 100  # of an episode that its collector rejects
 
 
 def collect(
@@ -80,17 +83,30 @@ class EpisodeRecipe:
         `state_observations` (its info `state_obs`); any other is the info of the same name. A row
         is of the moment before its action.
         """
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                yield from self._attempt(env, job, attempt)
+            except EpisodeRejected as error:
+                reason = error
+            else:
+                return
+        raise UserError(f"it was rejected {MAX_ATTEMPTS} times, at last because {reason}")
+
+    def _attempt(self, env: gym.Env, job: Job, attempt: int) -> Iterator[int]:
+        """Record an episode, a rejected one once more with the draws of `attempt`."""
         columns = self.world.dataset_columns(self.pixels)
         path = episode_path(self.folder, *job)
         with EpisodeWriter(path, columns) as writer:
-            for row in self._rows(env, job, columns.keys() - {"actions", "terminals"}):
+            for row in self._rows(env, job, attempt, columns.keys() - {"actions", "terminals"}):
                 writer.append(row)
                 yield writer.rows
 
-    def _rows(self, env: gym.Env, job: Job, names: set[str]) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, env: gym.Env, job: Job, attempt: int, names: set[str]
+    ) -> Iterator[dict[str, Any]]:
         split, index = job
         sequence = np.random.SeedSequence([self.seed, SPLITS.index(split), index])
-        env_seed, policy_seed = sequence.spawn(2)
+        env_seed, policy_seed = sequence.spawn(2 * attempt + 2)[-2:]
         observation, info = env.reset(seed=int(env_seed.generate_state(1)[0]))
         collector = self.world.collector(env, self.settings)
         collector.reset(observation, info, np.random.default_rng(policy_seed))

@@ -35,9 +35,11 @@ def open_any(
     """A dataset and the world it is of; `settings` say which that is for an npz file."""
     if is_npz(data_dir, name):
         world = make_world(compose(settings))
-        return open_dataset(data_dir, name, world), world
-    dataset = Dataset.open(data_dir, name)
-    return dataset, world_of(dataset.header)
+        dataset = open_dataset(data_dir, name, world)
+    else:
+        dataset = Dataset.open(data_dir, name)
+        world = world_of(dataset.header)
+    return dataset, world.adopt(dataset.header)
 
 
 def report(dataset: EpisodeSource, world: World, split: str) -> Iterator[str]:

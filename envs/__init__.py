@@ -5,12 +5,15 @@ import gymnasium
 WORLDS = {
     "manipobj-v0": "envs.manipobj:ManipObj",
     "pushtetris-v0": "envs.pushtetris:PushTetris",
+    "visual-scene-v0": "envs.scene:Scene",
 }
 
 # The gymnasium classes behind them: strings, so that no simulator is imported before it is used.
+# OGBench registers a `visual-scene-v0` of its own; with a namespace both can be made.
 GYMNASIUM_IDS = {
     "manipobj-v0": "envs.manipobj_env:ManipObjEnv",
     "pushtetris-v0": "envs.pushtetris_env:PushTetrisEnv",
+    "hecrl/visual-scene-v0": "envs.scene_env:VisualSceneEnv",
 }
 
 

@@ -42,6 +42,10 @@ class CollectSettings:
     action_noise_smoothing: float = setting(low=0.0, identity=False)
 
 
+class EpisodeRejected(Exception):
+    """A collector found its episode unfit to be stored; another one has to take its place."""
+
+
 class Collector(Protocol):
     """A scripted data-collection agent of one environment."""
 
@@ -49,7 +53,11 @@ class Collector(Protocol):
         """Start an episode; every later draw of the collector comes from `rng`."""
 
     def act(self, info: dict[str, Any]) -> np.ndarray:
-        """Return the action (A,) float32 in [-1, 1], noise and random actions included."""
+        """Return the action (A,) float32 in [-1, 1], noise and random actions included.
+
+        Raises:
+            EpisodeRejected: if the episode must not be stored; it begins again with other draws.
+        """
 
     def observe(self, obs: np.ndarray, info: dict[str, Any]) -> None:
         """Follow one environment step; draws the next target when the policy is done."""
@@ -64,9 +72,10 @@ class World(ABC):
         multiview: whether images show two cameras instead of one.
     """
 
-    name: ClassVar[str]  # its name in `task` and in gymnasium
+    name: ClassVar[str]  # its name in `task` and in datasets
     section: ClassVar[str]  # its section of `env_kwargs`
     Settings: ClassVar[type]
+    eval_tasks: ClassVar[tuple[int, ...]] = ()  # ids of fixed evaluation tasks, if it has any
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
     reward_fields: ClassVar[tuple[str, ...]]  # dataset columns that `reward` reads
@@ -107,6 +116,10 @@ class World(ABC):
     @abstractmethod
     def compatible(self, header: Mapping[str, Any]) -> str | None:
         """Return None if data with this header fits this world, else what differs, in one line."""
+
+    def adopt(self, header: Mapping[str, Any]) -> World:
+        """Return this world as it reads data with this header, which is compatible."""
+        return self
 
     @abstractmethod
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -5,7 +5,7 @@ Settings, rewards of stored rows, entities, metrics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ import numpy as np
 from common.settings import setting
 from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
-from envs.base import Collector, CollectSettings, World
+from envs.base import Collector, CollectSettings
 from envs.manipobj_statistics import statistics
+from envs.tabletop_world import TabletopWorld
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ class ManipObjSettings:
     height: int = setting(low=1)
 
 
-class ManipObj(World):
+class ManipObj(TabletopWorld):
     """One to six cubes and a robot arm; entity 0 is the arm.
 
     Raises:
@@ -52,9 +53,7 @@ class ManipObj(World):
     name = "manipobj-v0"
     section = "manipobj"
     Settings = ManipObjSettings
-    packages = ("ogbench", "mujoco", "dm_control", "gymnasium", "numpy")
-    metrics = ("success", "success_frac", "episode_reward", "episode_length", "interaction_rate")
-    reward_fields = ("qpos",)
+    environment = "envs.manipobj_env:ManipObjEnv"
 
     def __init__(
         self, settings: ManipObjSettings, *, max_episode_steps: int, multiview: bool = False
@@ -62,57 +61,15 @@ class ManipObj(World):
         rules.check_reward_mode(settings.reward_mode)
         self._law = modes.make_mode(settings.mode, settings.num_cubes, settings.num_colors)
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
-        self.num_cubes = settings.num_cubes
         self.state_dim = rules.AGENT_DIM + rules.CUBE_DIM * self.num_cubes
-        self.action_dim = 5
         self.num_entities = self.num_cubes + 1
         self.entity_dim = rules.AGENT_DIM
         self.max_identities = rules.MAX_IDENTITIES
         self.entity_names = ("agent", *(f"cube_{i}" for i in range(self.num_cubes)))
 
-    def collect_overrides(self) -> list[str]:
-        """Return the settings of `collect.py`, as overrides, that make data for this world."""
-        section = f"env_kwargs.{self.section}"
-        mode, cubes = self._law.collection, self.num_cubes
-        overrides = [f"{section}.mode={mode}", f"{section}.num_cubes={cubes}"]
-        return [*super().collect_overrides(), *overrides]
-
-    def make(self, pixels: bool = False) -> gym.Env:
-        """Return the environment; observations are images if `pixels`, else `states_clean`."""
-        from envs.manipobj_env import ManipObjEnv  # the simulator
-
-        env = ManipObjEnv(
-            **vars(self.settings),
-            ob_type="pixels" if pixels else "states_clean",
-            multiview=self.multiview,
-            render_mode="rgb_array",
-        )
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
-
-    def compatible(self, header: Mapping[str, Any]) -> str | None:
-        """Return None if data with this header fits, else what differs, in one line."""
-        if header["environment"] != self.name:
-            return f"the data is of environment {header['environment']}, not of {self.name}"
-        cubes = header["settings"]["num_cubes"]
-        if cubes != self.num_cubes:
-            return (
-                f"the data has {cubes} cubes (num_cubes={cubes}), "
-                f"this environment {self.num_cubes} (num_cubes={self.num_cubes})"
-            )
-        return None
-
-    def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and type of one row of every stored column."""
-        columns = {
-            "actions": ((self.action_dim,), "float32"),
-            "terminals": ((), "bool"),
-            "qpos": ((ROBOT_JOINTS + CUBE_JOINTS * self.num_cubes,), "float32"),
-            "state_observations": ((self.state_dim,), "float32"),
-        }
-        if pixels:
-            image = (self.settings.height, self.settings.width, 3)
-            columns["observations"] = ((2, *image) if self.multiview else image, "uint8")
-        return columns
+    def collect_mode(self) -> str:
+        """Return the mode that collects data for this world."""
+        return self._law.collection
 
     def qpos_layout(self) -> dict[str, Any]:
         """Return the columns of qpos by name: arm and gripper joints, then pose by pose."""
@@ -174,17 +131,3 @@ class ManipObj(World):
         from envs.manipobj_policies import ManipObjCollector
 
         return ManipObjCollector(env.unwrapped, settings)
-
-    def summarise(
-        self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
-    ) -> dict[str, float]:
-        """Reduce one episode to `metrics`; success is that of the last step."""
-        last = history[-1]
-        moved = [bool(info["was_agent_object_interaction"]) for info in history]
-        return {
-            "success": float(last["success"]),
-            "success_frac": float(last["success_frac"]),
-            "episode_reward": float(sum(rewards)),
-            "episode_length": float(len(rewards)),
-            "interaction_rate": sum(moved) / len(moved),
-        }

@@ -4,28 +4,22 @@ A UR5e arm with a Robotiq gripper moves one to six cubes on a table (20 actions 
 control, physics and observation vector are OGBench's `CubeEnv`; density of the cubes, start, goal,
 success, reward and cameras follow the HECRL benchmark (`envs/manipobj_rules.py`, and by mode
 `envs/manipobj_modes.py`).
-
-Differs from the reference: everything random in an episode (colours, goal, settling actions,
-start, targets) is drawn from `np_random`, so `reset(seed=...)` reproduces all of it.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
-from envs.manipobj_scene import CubeScene, yaw_angles
+from envs.manipobj_scene import CubeScene
 from envs.rendering import without_backend
+from envs.tabletop import FULL_AGENT_DIM, FULL_CUBE_DIM
 
 with without_backend():
     import mujoco
-
-OB_TYPES = ("states", "states_clean", "pixels")
-SETTLE_STEPS = 2  # control steps between placing the goal and recording it
 
 
 class ManipObjEnv(CubeScene):
@@ -53,8 +47,6 @@ class ManipObjEnv(CubeScene):
             `step` and `render` if frames are wanted and cannot be drawn.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
-
     def __init__(
         self,
         mode: str = "task",
@@ -75,11 +67,10 @@ class ManipObjEnv(CubeScene):
     ) -> None:
         rules.check_reward_mode(reward_mode)
         self.law = modes.make_mode(mode, num_cubes, num_colors)
-        if ob_type not in OB_TYPES:
-            raise ValueError(f"ob_type must be one of {OB_TYPES}, not {ob_type!r}")
         super().__init__(
             num_cubes,
             ("front_pixels", self.law.side_camera) if multiview else ("front_pixels",),
+            ob_type=ob_type,
             mode="task" if mode in modes.GOALS else "data_collection",
             terminate_at_goal=terminate_at_goal,
             visualize_info=visualize_info,
@@ -89,32 +80,13 @@ class ManipObjEnv(CubeScene):
             height=height,
         )
         self.mode = mode
-        self.ob_type = ob_type
         self.reward_mode = reward_mode
         self.render_mode = render_mode
         self._random_colors = random_colors
         self._reward_scale = reward_scale
-        self._action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
-        self._observation_space = self._build_observation_space()
-
-    def _build_observation_space(self) -> gym.spaces.Box:
-        if self.ob_type == "pixels":
-            views = (len(self.cameras),) if len(self.cameras) > 1 else ()
-            shape = (*views, self._render_height, self._render_width, 3)
-            return gym.spaces.Box(0, 255, shape, np.uint8)
-        clean = self.ob_type == "states_clean"
-        agent, cube = (rules.AGENT_DIM, rules.CUBE_DIM) if clean else (19, 9)
-        return gym.spaces.Box(-np.inf, np.inf, (agent + cube * self.num_cubes,), np.float64)
-
-    @property
-    def action_space(self) -> gym.spaces.Box:
-        """Relative effector xyz, yaw and gripper (5,), each in [-1, 1]; one object for ever."""
-        return self._action_space
-
-    @property
-    def observation_space(self) -> gym.spaces.Box:
-        """Space of `ob_type`; one object for ever, and nothing is drawn to know it."""
-        return self._observation_space
+        clean = rules.AGENT_DIM + rules.CUBE_DIM * num_cubes
+        full = FULL_AGENT_DIM + FULL_CUBE_DIM * num_cubes
+        self._make_spaces({"states": full, "states_clean": clean})
 
     # Episodes.
 
@@ -127,24 +99,15 @@ class ManipObjEnv(CubeScene):
             seed: seeds every draw of this episode and, in turn, of the following ones.
             options: `{"render_goal": True}` adds a frame of the goal to the info.
         """
-        # Not OGBench's reset: that draws a task from numpy's global generator.
-        gym.Env.reset(self, seed=seed)
-        if self._model is None:
-            self.compile_model_and_data()
-        mujoco.mj_resetData(self._model, self._data)
-        mujoco.mj_forward(self._model, self._data)
-        self._reset_next_step = False
+        self._restart(seed)
         self._render_goal = bool((options or {}).get("render_goal", False))
         self.initialize_episode()
         return self._observe(), self.get_reset_info()
 
     def initialize_episode(self) -> None:
         """Draw colours, goal (or first target) and start, in this order."""
-        self._success, self._success_frac, self._interaction = False, 0.0, False
         colors = self.law.colors(self.np_random, self._random_colors)
         self._cube_colors = rules.PALETTE[colors]
-        self._data.qpos[self._arm_joint_ids] = self._home_qpos
-        mujoco.mj_kinematics(self._model, self._data)
         if self.mode in modes.GOALS:
             self._make_goal()
         self.initialize_arm()
@@ -158,25 +121,14 @@ class ManipObjEnv(CubeScene):
             self.set_new_target(return_info=False)
 
     def _make_goal(self) -> None:
-        """Draw the goal, let it settle, record it, and bring the robot back home.
-
-        The settled cubes differ from the targets, which stay ideal, by about 1e-4 m.
-        """
+        """Draw the goal, let it settle, record it, and bring the robot back home."""
         home = self._data.qpos.copy(), self._data.qvel.copy()
         self.initialize_arm()
         positions, yaws = self.law.place(self.np_random)
         self._place_cubes(positions, yaws)
         self._place_targets(positions, yaws)
         mujoco.mj_forward(self._model, self._data)
-        for _ in range(SETTLE_STEPS):
-            self._simulate(self.np_random.uniform(-1.0, 1.0, self._action_space.shape))
-        self._measure()
-        goal, rendered = self._observe(), None
-        if self._render_goal:
-            rendered = goal if self.ob_type == "pixels" else self.get_pixel_observation()
-        self._goal = {"goal": goal, "state_goal": self._state, "goal_rendered": rendered}
-        # Time, controls and the solver's warm start stay as the settling left them.
-        self._data.qpos[:], self._data.qvel[:] = home
+        self._record_goal(self._render_goal, home)
 
     def set_new_target(
         self, return_info: bool = True, p_stack: float = 0.5
@@ -194,20 +146,8 @@ class ManipObjEnv(CubeScene):
 
     # Steps.
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Apply one action (5,) for one control step; the time limit truncates, not this."""
-        if self._reset_next_step:
-            raise gym.error.ResetNeeded("call reset before the first step")
-        self._prev_state = self._state
-        self._simulate(action)
-        self._measure()
-        distance = self._judge()
-        scale, within = self._reward_scale, self.law.success_distance
-        reward = float(rules.reward(distance, self.reward_mode, scale, within))
-        return self._observe(), reward, self.terminate_episode(), False, self.get_step_info()
-
-    def _judge(self) -> np.ndarray:
-        """Set success and interaction after a step; return the distances (N,) to the targets."""
+    def _judge(self) -> float:
+        """Set success and interaction after a step; return its reward."""
         positions = self._cubes[:, :3]
         targets = self._data.mocap_pos[self._mocap_ids[self.law.goal_of]]
         distance = rules.distances(positions, targets)
@@ -219,27 +159,14 @@ class ManipObjEnv(CubeScene):
             self._target_block = self.law.follow(positions, self._target_block)
         moved = rules.distances(positions, self._prev_qpos[self._cube_qpos[:, :3]])
         self._interaction = bool((moved >= rules.MOVED_DISTANCE).any())
-        return distance
-
-    def compute_observation(self) -> np.ndarray:
-        """Return the observation (`ob_type`) of the simulator's present state."""
-        self._measure()
-        return self._observe()
-
-    def _observe(self) -> np.ndarray:
-        if self.ob_type == "pixels":
-            return self.get_pixel_observation()
-        return self._state.copy() if self.ob_type == "states_clean" else self._full_state()
+        scale, within = self._reward_scale, self.law.success_distance
+        return float(rules.reward(distance, self.reward_mode, scale, within))
 
     def add_object_info(self, ob_info: dict[str, Any]) -> None:
         """Add the cubes' poses and, while collecting, the target."""
         super().add_object_info(ob_info)
         if self.mode in modes.TARGETS:
-            ghost = self._mocap_ids[self._target_block]
-            ob_info["privileged/target_task"] = self._target_task
-            ob_info["privileged/target_block"] = self._target_block
-            ob_info["privileged/target_block_pos"] = self._data.mocap_pos[ghost].copy()
-            ob_info["privileged/target_block_yaw"] = yaw_angles(self._data.mocap_quat[[ghost]])
+            self._add_target_info(ob_info, self._target_task, self._target_block)
 
     def _common_info(self) -> dict[str, Any]:
         info = self.compute_ob_info()

@@ -15,14 +15,13 @@ from common.errors import UserError
 from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.base import CollectSettings
+from envs.tabletop_policies import ScriptedCollector
 
 if TYPE_CHECKING:
     from envs.manipobj_env import ManipObjEnv
 
 GAIN_POSITION = 5.0
 GAIN_YAW = 3.0
-# The yaw and gripper noise are larger; OGBench has 10 for the gripper.
-NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 3.0, 5.0])
 
 
 class PickPlacePolicy(CubeMarkovOracle):
@@ -83,14 +82,8 @@ class PushPolicy(MarkovOracle):
         return np.clip([*move, (yaw - effector_yaw) * GAIN_YAW, gripper], -1, 1)
 
 
-class ManipObjCollector:
-    """Runs the policy that the environment's target asks for, disturbed by noise.
-
-    Two properties of the published data are kept: after a new target the first action still aims
-    at the old one, because it is computed from the info of the last step; and the first target of
-    an episode is drawn with p_stack 0.5, whatever the episode's value.
-
-    Differs from the reference: random actions come from `rng`, not from an unseeded space.
+class ManipObjCollector(ScriptedCollector):
+    """Picks and places, or pushes, what the environment's target asks for.
 
     Args:
         env: the environment itself, without wrappers.
@@ -106,36 +99,16 @@ class ManipObjCollector:
                 f"env_kwargs.manipobj.mode={env.mode} cannot be collected; "
                 f"allowed: {', '.join(modes.TARGETS)}"
             )
-        self._env = env
-        self._settings = settings
-        self._policies = {
+        policies = {
             rules.PICK_PLACE: PickPlacePolicy(env=env, min_norm=settings.min_action_norm),
             rules.PUSH: PushPolicy(env=env, min_norm=settings.min_action_norm),
         }
+        super().__init__(env, settings, policies)
 
-    def reset(self, obs: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> None:
-        """Start an episode: its noise scale, and the policy of its first target."""
-        self._rng = rng
-        self._p_stack = self._env.law.p_stack(rng)
-        noise = 0.0 if self._settings.dataset_type == "play" else self._settings.action_noise
-        self._noise = rng.uniform(0, noise) * NOISE_SHAPE
-        self._obs = obs
-        self._start_policy(info)
+    def draw_p_stack(self) -> float:
+        """Draw an episode's probability of building on other cubes."""
+        return self._env.law.p_stack(self._rng)
 
-    def _start_policy(self, info: dict[str, Any]) -> None:
-        self._policy = self._policies[info["privileged/target_task"]]
+    def reset_policy(self, info: dict[str, Any]) -> None:
+        """Start the policy on a new target."""
         self._policy.reset(self._rng)
-
-    def act(self, info: dict[str, Any]) -> np.ndarray:
-        """Return the action (5,) float32. A random one does not advance the policy."""
-        if self._rng.uniform() < self._settings.p_random_action:
-            return self._rng.uniform(-1, 1, 5).astype(np.float32)
-        action = self._policy.select_action(self._obs, info) + self._rng.normal(0, self._noise)
-        return np.clip(action, -1, 1).astype(np.float32)
-
-    def observe(self, obs: np.ndarray, info: dict[str, Any]) -> None:
-        """Follow one environment step; a finished policy makes room for the next target."""
-        self._obs = obs
-        if self._policy.done:
-            self._env.set_new_target(return_info=False, p_stack=self._p_stack)
-            self._start_policy(self._env.get_reset_info())

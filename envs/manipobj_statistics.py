@@ -1,4 +1,4 @@
-"""What recorded episodes of the cube world are like, in figures (spec: environments 12)."""
+"""What recorded episodes of arm and cubes are like, in figures (spec: environments 12)."""
 
 from collections.abc import Mapping
 
@@ -22,22 +22,28 @@ def statistics(
     figures = {}
     if "qpos" in columns:
         cubes = columns["qpos"][:, -7 * num_cubes :].reshape(-1, num_cubes, 7)[..., :3]
-        figures |= _cubes(cubes.astype(np.float64), lengths)
-    if "state_observations" in columns:
-        robot = columns["state_observations"][:, : rules.AGENT_DIM].mean(axis=0, dtype=np.float64)
-        figures["mean gripper opening (0 open, 1 closed)"] = float(robot[5] / rules.GRIPPER_SCALE)
-        figures["mean effector z (m)"] = float(robot[2] / rules.XYZ_SCALE)
-    return figures
+        pair, triple = _stacks(cubes.astype(np.float64))
+        figures |= of_cubes(cubes.astype(np.float64), lengths)
+        figures |= {"stack of 2": float(pair.mean()), "stack of 3": float(triple.mean())}
+    return figures | of_robot(columns)
 
 
-def _cubes(cubes: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    """Return the figures on positions (R, N, 3)."""
-    pair, triple = _stacks(cubes)
+def of_robot(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the figures on the arm, from `state_observations` if that is stored."""
+    if "state_observations" not in columns:
+        return {}
+    robot = columns["state_observations"][:, : rules.AGENT_DIM].mean(axis=0, dtype=np.float64)
+    return {
+        "mean gripper opening (0 open, 1 closed)": float(robot[5] / rules.GRIPPER_SCALE),
+        "mean effector z (m)": float(robot[2] / rules.XYZ_SCALE),
+    }
+
+
+def of_cubes(cubes: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    """Return the figures on positions (R, N, 3) of episodes of `lengths` (E,) rows."""
     outside = (cubes[..., :2] < WORKSPACE[0]) | (cubes[..., :2] > WORKSPACE[1])
     return _motion(cubes, lengths) | {
         "mean highest cube z (m)": float(cubes[..., 2].max(axis=1).mean()),
-        "stack of 2": float(pair.mean()),
-        "stack of 3": float(triple.mean()),
         "a cube outside the workspace": float(outside.any(axis=(1, 2)).mean()),
     }
 

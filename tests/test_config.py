@@ -126,7 +126,7 @@ def test_a_random_seed_is_drawn_once_and_recorded():
         ("train_dataset_name=/data/x", "train_dataset_name=/data/x cannot name a folder"),
         ("agent=iql sgiql.tau=2", "sgiql.tau=2.0 is too large"),
         ("env_kwargs.manipobj.num_cubes=7", "num_cubes=7 is too large"),
-        ("env_kwargs.scene.num_cubes=1", "unknown key env_kwargs.scene"),
+        ("env_kwargs.maze.num_cubes=1", "unknown key env_kwargs.maze"),
         ("arch_eit.width=3", "unknown key arch_eit.width"),
         ("sgiql=3", "sgiql=3 is not a section"),
     ],
