@@ -23,6 +23,7 @@ from common.runs import run_path, train_name
 from tests.crashes import Crash, fail_at
 from visual_encoders import train, training
 from visual_encoders.base import psnr
+from visual_encoders.dlp import published
 from visual_encoders.settings import ENCODER_RUNS
 from visual_encoders.vqvae.published import load
 from visual_encoders.vqvae.training import VQVAETraining
@@ -54,6 +55,32 @@ SETTINGS = (
 )
 
 
+DLP = (
+    "encoder.kind=dlp",
+    "encoder.image_size=64",
+    "encoder.batch_size=2",
+    "encoder.updates_per_epoch=2",
+    "encoder.log_freq=2",
+    "encoder.num_pictures=1",
+    "encoder.dlp.epochs=3",
+    "encoder.dlp.n_kp_enc=4",
+    "encoder.dlp.prior_channels=[4,8,12]",
+    "encoder.dlp.enc_channels=[4,8,12]",
+)
+
+
+class Noise:
+    """Eight images of 64 x 64 random pixels."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        shape = 64, 64, 3
+        drawn = [np.random.default_rng(i).integers(0, 256, shape, np.uint8) for i in indices]
+        return np.array(drawn, np.uint8).reshape(-1, *shape)
+
+
 @pytest.fixture(scope="module")
 def reference(noise_data, tmp_path_factory) -> Path:
     """The folder of a run that nothing interrupts."""
@@ -77,7 +104,7 @@ def rows(folder: Path, name: str) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path, load=load) -> None:
     """Same metrics and pictures, byte for byte, and same tensors: weights, moments, sums."""
     pictures = [f"pictures/{path.name}" for path in (other / "pictures").iterdir()]
     for name in ["train.csv", "valid.csv", "hparams.json", *pictures]:
@@ -256,6 +283,27 @@ def test_a_killed_process_is_continued_to_the_same_bits(overrides, reference):
         pytest.skip("it came further than the reference")
     train.run(config)
     assert_same_run(folder_of(config), reference)
+
+
+def test_dlp_goes_on_through_its_phases_as_it_would_have(tmp_path, monkeypatch):
+    monkeypatch.setattr("visual_encoders.frames.open_frames", lambda *_, **__: [Noise()] * 2)
+    whole, broken = (
+        compose([*SETTINGS, *DLP, f"output_dir={tmp_path / name}"]) for name in ("a", "b")
+    )
+    train.run(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        fail_at(patch, training.EncoderTrainer, "_update", 5)
+        with pytest.raises(Crash):
+            train.run(broken)
+    train.run(broken)
+    folder = folder_of(whole)
+    assert_same_run(folder_of(broken), folder, published.load)
+    row, *_ = rows(folder, "valid.csv")
+    assert {"loss", "rec", "psnr", "active", "kl_base", "kl_on", "kl_background"} < row.keys()
+    # Warm-up reconstructs glimpses, a sixteenth of an image, and what follows whole images.
+    errors = [row["rec"] for row in rows(folder, "train.csv")]
+    assert 5 * errors[0] < errors[1]
+    assert Image.open(folder / "pictures/epoch_0001.png").size == (64, 5 * 64)
 
 
 # --- several processes ----------------------------------------------------------------------------

@@ -5,5 +5,6 @@
 """
 
 ENCODERS = {
+    "dlp": "visual_encoders.dlp.training:DLPTraining",
     "vqvae": "visual_encoders.vqvae.training:VQVAETraining",
 }

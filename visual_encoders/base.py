@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+CHANNELS = 3  # images are RGB
 Metrics = dict[str, Tensor]  # name -> tensor whose mean over batches means something
 
 

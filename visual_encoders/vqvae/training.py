@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from common.settings import setting
-from visual_encoders.base import EncoderModel, Metrics, psnr
+from visual_encoders.base import CHANNELS, EncoderModel, Metrics, psnr
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings, VQVAEWidths, to_unit
 from visual_encoders.vqvae.perceptual import load_lpips
 from visual_encoders.vqvae.published import export
-
-CHANNELS = 3  # images are RGB
 
 
 @dataclass(frozen=True)
