@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from agents.learner import Learner
+
 Metrics = dict[str, Tensor]  # name, prefixed by its network -> scalar tensor
 
 # Batches are padded to a multiple of this many rows when acting. Matrix products treat the last few
@@ -72,7 +74,7 @@ class AgentContext:
 
     Attributes:
         spec: of one observation. action_dim: A. networks: makes the networks that fit both.
-        gamma, lr, grad_clip_norm: learning settings that all agents share.
+        gamma, lr, lr_decay_steps, grad_clip_norm: learning settings that all agents share.
     """
 
     spec: ObservationSpec
@@ -80,8 +82,13 @@ class AgentContext:
     networks: Networks
     gamma: float
     lr: float
+    lr_decay_steps: int
     grad_clip_norm: float
     device: torch.device
+
+    def learner(self, network: nn.Module) -> Learner:
+        """The optimiser of one network."""
+        return Learner(network, self.lr, self.grad_clip_norm, self.lr_decay_steps)
 
 
 def pad_rows(x: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from agents.awr import AWRSettings
 from agents.base import Metrics, pad_rows
 from agents.iql import IQL, IQLSettings
-from agents.learner import Learner
 from agents.subgoals import Proposal, select_subgoals
 from common.buffer import Batch
 from common.errors import UserError
@@ -40,10 +39,9 @@ class Hierarchy(IQL, ABC):
 
     def set_subgoal_policy(self, network: nn.Module, trained: bool = True) -> None:
         """Take `network` as subgoal policy; if `trained`, updates minimise `subgoal_loss`."""
-        context = self.context
-        self.subgoal_policy = network.to(context.device)
+        self.subgoal_policy = network.to(self.context.device)
         if trained:
-            self.learners["subgoal"] = Learner(network, context.lr, context.grad_clip_norm)
+            self.learners["subgoal"] = self.context.learner(network)
 
     # --- losses ------------------------------------------------------------------------------
 

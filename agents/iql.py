@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agents.base import AgentContext, Metrics, pad_rows
-from agents.learner import Learner, flatten_parameters
+from agents.learner import flatten_parameters
 from agents.networks import share_member
 from common.buffer import Batch, Buffer
 from common.settings import setting
@@ -44,9 +44,9 @@ class IQL:
         self.target_critic = networks.critic(2).to(device)
         self.policy = networks.policy().to(device)
         self.learners = {
-            "value": Learner(self.value, context.lr, context.grad_clip_norm),
-            "critic": Learner(self.critic, context.lr, context.grad_clip_norm),
-            "policy": Learner(self.policy, context.lr, context.grad_clip_norm),
+            "value": context.learner(self.value),
+            "critic": context.learner(self.critic),
+            "policy": context.learner(self.policy),
         }
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_flat = flatten_parameters(self.target_critic.requires_grad_(False))

@@ -1,5 +1,7 @@
 """One network with its optimiser, all its numbers in a few flat tensors."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,11 +26,14 @@ class Learner:
     Args:
         module: the network, already on its device; its parameters become views of one tensor.
         lr: learning rate. max_norm: bound on the Euclidean norm of the network's gradient.
+        decay_steps: K in the rate lr / sqrt(1 + k / K) of step k; 0 keeps it constant.
     """
 
-    def __init__(self, module: nn.Module, lr: float, max_norm: float) -> None:
+    def __init__(self, module: nn.Module, lr: float, max_norm: float, decay_steps: int = 0) -> None:
         self.module = module
+        self.lr, self.decay_steps = lr, decay_steps
         self.max_norm = max_norm
+        self.done = 0  # steps; Adam's own count may lie on another device
         self.flat = flatten_parameters(module).requires_grad_()
         self.flat.grad = torch.zeros_like(self.flat)
         sizes = [p.numel() for p in module.parameters()]
@@ -48,7 +53,11 @@ class Learner:
         loss.backward()
         norm = torch.linalg.vector_norm(self.flat.grad)
         self.flat.grad.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
+        if self.decay_steps:
+            rate = self.lr / math.sqrt(1 + self.done / self.decay_steps)
+            self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
+        self.done += 1
         return norm
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
@@ -60,6 +69,7 @@ class Learner:
         self.module.load_state_dict(state["module"])
         for name, moment in self.moments.items():
             moment.copy_(state["adam"][name])
+        self.done = int(self.moments["step"])
 
     def share(self) -> dict[str, Tensor]:
         """Move parameters and moments into memory that other processes can map; returns them."""
@@ -70,3 +80,4 @@ class Learner:
         """Work on the parameters and moments that another process shared."""
         self.flat.data = flatten_parameters(self.module, shared["flat"])
         self.moments.update({name: shared[name] for name in self.moments})
+        self.done = int(self.moments["step"])

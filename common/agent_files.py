@@ -50,6 +50,7 @@ def make_setup(
         ),
         gamma=config.gamma,
         lr=config.lr,
+        lr_decay_steps=config.lr_decay_steps,
         grad_clip_norm=config.grad_clip_norm,
         device=normaliser.mean.device,
     )

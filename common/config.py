@@ -62,6 +62,7 @@ class Options:
     batch_size: int = setting(low=1)
     parallel_update: str = setting(choices=("auto", "always", "never"), identity=False)
     lr: float = setting(above=0)
+    lr_decay_steps: int = setting(low=0)
     grad_clip_norm: float = setting(above=0)
     log_freq: int = setting(low=1)
     checkpoint_freq: int = setting(low=1, identity=False)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ SUBGOALS = HIERARCHY | {
 
 def context(spec: ObservationSpec) -> AgentContext:
     networks = make_networks(spec, 2, SIZE, MLP)
-    return AgentContext(spec, 2, networks, 0.9, 1e-3, 20.0, torch.device("cpu"))
+    return AgentContext(spec, 2, networks, 0.9, 1e-3, 100, 20.0, torch.device("cpu"))
 
 
 def make_iql() -> IQL:
@@ -278,6 +279,25 @@ def test_gradients_are_clipped_per_network() -> None:
     norm = learner.step((layer.weight * torch.tensor([[3.0, 0.0, 4.0]])).sum())
     assert math.isclose(norm.item(), 5.0, rel_tol=1e-6)
     assert torch.allclose(layer.weight.grad, torch.tensor([[1.2, 0.0, 1.6]]), atol=1e-5)
+
+
+def test_learning_rate_falls_and_goes_on_falling_after_a_restart() -> None:
+    def make() -> Learner:
+        return Learner(torch.nn.Linear(1, 1, bias=False), lr=0.1, max_norm=9.0, decay_steps=2)
+
+    def moves(learner: Learner, count: int) -> list[float]:
+        """Under a constant gradient, Adam moves by its learning rate."""
+        weights = [learner.flat.item()]
+        for _ in range(count):
+            learner.step(learner.module.weight.sum())
+            weights.append(learner.flat.item())
+        return [before - after for before, after in pairwise(weights)]
+
+    first, second = make(), make()
+    expected = [0.1 / math.sqrt(1 + k / 2) for k in range(6)]
+    assert moves(first, 4) == pytest.approx(expected[:4], rel=1e-4)
+    second.load_state_dict(first.state_dict())
+    assert moves(second, 2) == pytest.approx(expected[4:], rel=1e-4)
 
 
 def test_state_dict_round_trip_continues_identically(batch: Batch) -> None:
