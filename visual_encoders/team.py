@@ -1,7 +1,8 @@
 """The processes that train one encoder together, through Hugging Face Accelerate.
 
 One process unless the script was started by `accelerate launch` or `torchrun`; each then reads its
-share of every batch, and gradients are averaged, so the number of processes changes only rounding.
+share of every batch, and gradients are averaged. For losses without random draws the number of
+processes changes rounding only; each process draws its own noise.
 """
 
 import os
@@ -30,7 +31,6 @@ class Team:
 
     def __init__(self, device: str, threads: int) -> None:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
 
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
         chosen = resolve_device("auto" if several and device == "cuda" else device)
@@ -38,9 +38,7 @@ class Team:
             raise UserError(
                 f"device={device} names one GPU, and there are several processes; use device=cuda"
             )
-        # Buffers do not change in training, so there is no need to send them around.
-        options = DistributedDataParallelKwargs(broadcast_buffers=False)
-        self._accelerator = Accelerator(cpu=chosen.type == "cpu", kwargs_handlers=[options])
+        self._accelerator = Accelerator(cpu=chosen.type == "cpu")
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
         self.device = self._accelerator.device if several else chosen
         set_threads(threads or max(1, available_cores() // self.size))

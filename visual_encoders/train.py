@@ -1,7 +1,8 @@
 """Train an image encoder on a dataset's frames; `config.yaml`, section `encoder`, has all settings.
 
 python -m visual_encoders.train encoder.kind=vqvae train_dataset_name=my-cubes
-accelerate launch --num_processes 4 -m visual_encoders.train encoder.kind=vqvae ...
+accelerate launch --multi_gpu --num_processes 4 -m visual_encoders.train ...      (GPUs)
+torchrun --nproc_per_node 2 -m visual_encoders.train device=cpu ...               (CPU)
 
 The same command continues a run that was stopped, from its last checkpoint. Its folder is what
 `rep_model_checkpoint` takes.
