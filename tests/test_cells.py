@@ -11,6 +11,7 @@ import pytest
 
 from common.arguments import check_arguments
 from common.config import Config, compose, known_keys
+from envs.ogbench_tasks import TASKS
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAMS = {"collect.sh": "collect.py", "train.sh": "train.py", "eval.sh": "evaluate.py"}
@@ -61,8 +62,11 @@ def test_every_training_has_its_dataset():
     collected = {config.dataset_name: config for config in collections}
     for name, line in TRAIN.items():
         training = settings(*line, "seed=7")
-        collection = collected[training.train_dataset_name]
         assert training.run_name == f"{name.replace('/', '_')}_7"
+        if training.ogbench:
+            assert training.train_dataset_name == training.task
+            continue
+        collection = collected[training.train_dataset_name]
         assert collection.world.num_cubes == training.world.num_cubes
         assert ("stack" in collection.world.mode) == ("stack" in training.world.mode)
 
@@ -87,6 +91,21 @@ def test_names_of_the_paper_s_cells():
         assert {f"{experiment}/{agent}" for agent in agents} <= TRAIN.keys() & EVAL.keys()
         variants = ["max-value", "random-sample", "no-subgoals"]
         assert {f"{experiment}/ec-sgiql/{variant}" for variant in variants} <= EVAL.keys()
+    for experiment, theirs in {
+        "ogbench-cube-double": ["ec-sgiql", "ec-iql", "hiql", "iql"],
+        "ogbench-scene": ["ec-sgiql", "ec-iql", "hiql", "iql"],
+        "ogbench-puzzle-3x3": ["hiql", "iql"],
+    }.items():
+        assert {f"{experiment}/{agent}" for agent in theirs} <= TRAIN.keys() & EVAL.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in EVAL if name.startswith("ogbench-")])
+def test_ogbench_is_evaluated_as_it_does(name):
+    training, config = settings(*TRAIN[trained(name)], "seed=7"), evaluation(name)
+    assert training.reward == "unsupervised" and training.steps == 1_000_000
+    assert config.eval_tasks == (1, 2, 3, 4, 5) and config.num_eval_episodes == 50
+    assert config.world.terminate_at_goal
+    assert config.max_episode_steps == TASKS[config.task].table.steps
 
 
 @pytest.mark.parametrize(

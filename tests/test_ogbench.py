@@ -269,6 +269,7 @@ def test_cubes_are_alike_and_others_are_where_the_simulator_has_them(files, envs
     world = world_of_task(CUBES)
     assert torch.equal(world.state_entities(swapped), world.state_entities(raw)[:, [0, 2, 1]])
     assert (world.max_identities, world.entity_names) == (9, ("agent", "cube_0", "cube_1"))
+    assert world_of_task("cube-octuple-play-v0").max_identities == 9  # one agent serves them all
     scene, env = world_of_task(SCENE), envs[SCENE].unwrapped
     _, info = env.reset(seed=2, options={"task_id": 2})
     rows = scene.state_entities(torch.from_numpy(info["state_obs"]))
