@@ -1,4 +1,4 @@
-"""Every setting of the three scripts: its type and range. The defaults stand in `config.yaml`."""
+"""Every setting of the scripts: its type and range. The defaults stand in `config.yaml`."""
 
 import dataclasses
 import functools
@@ -101,12 +101,15 @@ class Config(Options):
     `arch_eit` and `arch_mlp` are the sections of those names (`agents.networks.EITSettings`,
     `agents.flat.MLPSettings`), `world` that of the chosen task in `env_kwargs`, `agent_settings`
     that of the chosen agent; `eval_tasks` are `eval_task_ids` in a world with evaluation tasks,
-    else none; `collect` is for `collect.py`; `raw` has all keys of `config.yaml` in a plain
-    dictionary. `max_episode_steps` and `train_dataset_name` are never None.
+    else none; `encoder` and `encoder_settings`, the section of the chosen kind in it, are for
+    `visual_encoders.train`, `collect` for `collect.py`; `raw` has all keys of `config.yaml` in a
+    plain dictionary. `max_episode_steps` and `train_dataset_name` are never None.
     """
 
     arch_eit: Any
     arch_mlp: Any
+    encoder: Any
+    encoder_settings: Any
     world: Any
     agent_settings: Any
     eval_tasks: tuple[int, ...]
@@ -131,13 +134,16 @@ def parse(raw: Mapping[str, Any]) -> Config:
     own = {k: v for k, v in world.defaults(checked.task).items() if getattr(checked, k) is None}
     checked = dataclasses.replace(checked, **own)
 
-    def part(cls: type) -> dict[str, Any]:
-        return {field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)}
+    def part(cls: type, section: Any = checked) -> dict[str, Any]:
+        return {field.name: getattr(section, field.name) for field in dataclasses.fields(cls)}
 
+    EncoderOptions = load("visual_encoders.settings:EncoderOptions")
     return Config(
         **part(Options),
         arch_eit=checked.arch_eit,
         arch_mlp=checked.arch_mlp,
+        encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
+        encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
         world=getattr(checked.env_kwargs, world.section),
         agent_settings=getattr(checked, checked.agent),
@@ -155,15 +161,20 @@ def identity(config: Config) -> dict[str, Any]:
         f"env_kwargs.{section}": config.world,
         config.agent: config.agent_settings,
     }
-    fields = [("", config, field) for field in dataclasses.fields(Options)]
-    fields += [
-        (path, part, field) for path, part in parts.items() for field in dataclasses.fields(part)
-    ]
+    settings_of = decisive("", config, Options)
+    for path, part in parts.items():
+        settings_of |= decisive(path, part, type(part))
+    if not config.eval_tasks:
+        del settings_of["eval_task_ids"]
+    return settings_of
+
+
+def decisive(path: str, part: Any, cls: type) -> dict[str, Any]:
+    """Return, by dotted key under `path`, the fields of `cls` in `part` that tell runs apart."""
     return {
         settings.join(path, field.name): getattr(part, field.name)
-        for path, part, field in fields
+        for field in dataclasses.fields(cls)
         if field.metadata.get("identity", True)
-        and (field.name != "eval_task_ids" or config.eval_tasks)
     }
 
 
@@ -198,11 +209,12 @@ def _schema() -> type:
     )
     # Loaded here, not at the top: worker processes import this module and do without torch.
     agents = [(name, load(target).Settings) for name, target in AGENTS.items()]
-    sizes = [("arch_eit", load("agents.networks:EITSettings"))]
-    sizes += [("arch_mlp", load("agents.flat:MLPSettings"))]
+    sections = [("arch_eit", load("agents.networks:EITSettings"))]
+    sections += [("arch_mlp", load("agents.flat:MLPSettings"))]
+    sections += [("encoder", load("visual_encoders.settings:encoder_schema")())]
     return dataclasses.make_dataclass(
         "Schema",
-        [("env_kwargs", env_kwargs), *sizes, *agents],
+        [("env_kwargs", env_kwargs), *sections, *agents],
         bases=(Options, CollectSettings),
         frozen=True,
     )

@@ -1,7 +1,8 @@
-"""Which device computes, and with how many threads."""
+"""Which device computes, with how many threads, and from which random numbers."""
 
 import platform
 
+import numpy as np
 import torch
 
 from common.errors import UserError
@@ -21,6 +22,12 @@ def resolve_device(name: str) -> torch.device:
         found = f"this machine has {count} {device.type} device{'s' * (count != 1)}"
         raise UserError(f"device={name}: {found}; use device=auto or device=cpu")
     return device
+
+
+def seeded_generator(device: torch.device, *key: int) -> torch.Generator:
+    """A generator on `device` whose numbers are a function of `key`, non-negative integers."""
+    entropy = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(entropy[0]) >> 1)
 
 
 def set_threads(threads: int) -> int:

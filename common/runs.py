@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,26 @@ from common.files import read_json, write_json
 from common.settings import show
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """What training runs of one kind have in common.
+
+    Attributes:
+        folder: where their folders lie, under `output_dir`.
+        title: gives the readable part of a folder's name.
+        identity: gives the settings, by dotted key, that make a run what it is.
+    """
+
+    folder: str
+    title: Callable[[Config], str]
+    identity: Callable[[Config], dict[str, Any]]
+
+
+AGENT_RUNS = RunKind(
+    "train", lambda config: f"{config.agent}_{config.task}_{config.seed}", identity
+)
 
 
 @dataclass
@@ -47,21 +67,29 @@ class RunFolder:
         self.close()
 
 
-def open_run(config: Config, machine: Mapping[str, Any] | None = None) -> RunFolder:
+def run_path(config: Config, kind: RunKind = AGENT_RUNS) -> Path:
+    """Return the folder of the training run that these settings make."""
+    return Path(config.output_dir) / kind.folder / (config.run_name or train_name(config, kind))
+
+
+def open_run(
+    config: Config, machine: Mapping[str, Any] | None = None, kind: RunKind = AGENT_RUNS
+) -> RunFolder:
     """Create or reopen the folder of a training run and lock it.
 
-    The name holds a hash of `identity(config)`, so the same command finds its folder and another
-    command never writes to it. `run_name` replaces the name; then the settings must be those that
-    the folder was made with. `machine` (`common.device.describe_device`) goes into the record.
+    The name holds a hash of the settings that decide its results (`kind.identity`), so the same
+    command finds its folder and another command never writes to it. `run_name` replaces the name;
+    then the settings must be those that the folder was made with. `machine`
+    (`common.device.describe_device`) goes into the record.
     Raises `UserError` if the folder is in use or belongs to other settings.
     """
-    path = Path(config.output_dir) / "train" / (config.run_name or train_name(config))
+    path = run_path(config, kind)
     _make_folder(path)
     lock = _lock(path)
     try:
         stored_file = path / "config.json"
         resumed = stored_file.exists()
-        changes = _compare(path, read_json(stored_file), config) if resumed else []
+        changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
         write_json(stored_file, config.raw)
         _record(path, machine or {})
     except BaseException:
@@ -70,11 +98,11 @@ def open_run(config: Config, machine: Mapping[str, Any] | None = None) -> RunFol
     return RunFolder(path, resumed, changes, lock)
 
 
-def train_name(config: Config) -> str:
+def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
     """Return the name that the settings give to their training run's folder."""
-    text = json.dumps(identity(config), sort_keys=True)
+    text = json.dumps(kind.identity(config), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{config.agent}_{config.task}_{config.seed}_{digest}"
+    return f"{kind.title(config)}_{digest}"
 
 
 def new_eval_folder(config: Config, machine: Mapping[str, Any] | None = None) -> Path:
@@ -135,18 +163,20 @@ def _lock(folder: Path) -> BinaryIO:
             f"{folder} is in use by process {owner}; wait for it or stop it, "
             "or set run_name to train the same a second time"
         ) from error
+    # A forked child shares the lock, and would hold it on after this process was killed.
+    os.register_at_fork(after_in_child=file.close)
     file.truncate(0)
     file.write(str(os.getpid()).encode())
     file.flush()
     return file
 
 
-def _compare(folder: Path, stored: Mapping[str, Any], config: Config) -> list[str]:
+def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunKind) -> list[str]:
     """Refuse settings that make a different run than the stored ones; return the other changes."""
     before, now = _dotted(stored), _dotted(json.loads(json.dumps(config.raw)))
     differing = [key for key in now if key not in before or before[key] != now[key]]
     for key in differing:
-        if key in identity(config):
+        if key in kind.identity(config):
             was = show(before[key]) if key in before else "not set"
             raise UserError(
                 f"{folder} belongs to a run with {key}: {was}, not {show(now[key])}; "

@@ -2,11 +2,9 @@
 
 import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -19,6 +17,7 @@ from common.config import Config
 from common.errors import UserError
 from common.evaluation import EvaluationStopped, evaluate
 from common.logger import MetricsLog, Tracker
+from common.signals import stop_on_signal
 from common.subgoal_watch import watching
 from common.updates import make_updates
 from common.video import save_grid
@@ -72,7 +71,7 @@ class Trainer:
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
         bar = tqdm(total=config.steps, initial=self.step, desc="train", unit=" updates")
         self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums)
-        with _stop_on_signal() as received, contextlib.closing(self.updates), bar:
+        with stop_on_signal() as received, contextlib.closing(self.updates), bar:
             self._evaluate_if_due(received)
             while self.step < config.steps and not received:
                 self.step += 1
@@ -194,21 +193,3 @@ class Trainer:
         torch.set_rng_state(state["torch"])
         device = self.setup.normaliser.mean.device
         return {name: total.to(device) for name, total in state["sums"].items()}
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the loop can save and end; a second one interrupts it."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -9,13 +9,13 @@ import os
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from agents.base import AgentContext, Metrics
 from common.buffer import Batch, Buffer
 from common.config import Config
+from common.device import seeded_generator
 from common.errors import UserError
 from common.processes import signals_blocked
 
@@ -37,8 +37,7 @@ class Draws:
 
     def __call__(self, step: int) -> tuple[Batch, torch.Generator]:
         """Batch of update `step`, and the generator for what else the update draws."""
-        entropy = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)
-        generator = torch.Generator(self.buffer.obs.device).manual_seed(int(entropy[0]) >> 1)
+        generator = seeded_generator(self.buffer.obs.device, self.seed, step)
         return self.buffer.sample(self.batch_size, generator), generator
 
 

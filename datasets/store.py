@@ -234,6 +234,11 @@ class Dataset(EpisodeSource):
         with self._open_episode(split, index, names) as (stored, _):
             return {name: column[()] for name, column in stored.items()}
 
+    def read_rows(self, split: str, index: int, column: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows (n, ...) of one column of an episode; `rows` ascend, without repetition."""
+        with self._open_episode(split, index, [column]) as (stored, _):
+            return stored[column][rows]
+
     def _chosen(self, split: str, div: int) -> list[int]:
         indices = self.episodes(split)
         return indices[: first_part(len(indices), div)]

@@ -8,8 +8,10 @@ import pytest
 from common.agent_files import make_world
 from common.config import Config, compose
 from datasets.collection import collect
+from tests.fakes import COLLECT, point_world
 
 EPISODES, LENGTH = 6, 25
+NOISE_EPISODES, NOISE_ROWS = 10, 6
 CUBES = "env_kwargs.manipobj.num_cubes=1"
 TINY = (
     CUBES,
@@ -62,3 +64,21 @@ def tiny_overrides(tiny_data: Path, tmp_path: Path) -> list[str]:
 def tiny_config(tiny_overrides: list[str]) -> Callable[..., Config]:
     """Composes the settings of such a training, with further overrides."""
     return lambda *overrides: compose([*tiny_overrides, *overrides])
+
+
+@pytest.fixture(scope="session")
+def noise_data(tmp_path_factory) -> Path:
+    """A data folder with the dataset `noise`: two views of 16 x 16 random pixels."""
+    data_dir = tmp_path_factory.mktemp("images")
+    collect(
+        point_world(max_episode_steps=NOISE_ROWS),
+        name="noise",
+        data_dir=data_dir,
+        episodes=NOISE_EPISODES,
+        seed=0,
+        settings=COLLECT,
+        pixels=True,
+        workers=1,
+        progress=False,
+    )
+    return data_dir

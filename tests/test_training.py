@@ -27,15 +27,12 @@ from common.logger import MetricsLog
 from common.observations import Normaliser, make_observation
 from common.runs import train_name
 from datasets.store import episode_path
+from tests.crashes import Crash, fail_at
 from tests.fake_world import PointAgent, PointWorld
 
 REPOSITORY = Path(__file__).parent.parent
 # Rows after 4, 8, ... updates; evaluations after 9, 18 and 20; checkpoints after 6, 12, 18.
 RHYTHM = ("steps=20", "log_freq=4", "eval_freq=9", "checkpoint_freq=6")
-
-
-class Crash(Exception):
-    """Stands for the end of the process at that very point."""
 
 
 def result(successes: int, episodes: int = 10) -> Evaluation:
@@ -159,23 +156,6 @@ def test_counting_subgoals_is_refused_before_training_begins(tiny_config):
 
 
 # --- interrupted ----------------------------------------------------------------------------------
-
-
-def fail_at(monkeypatch, owner, name: str, call: int, *, after: bool = False) -> None:
-    """Let the `call`-th call of a function crash, before or after its work."""
-    real, calls = getattr(owner, name), 0
-
-    def failing(*args, **kwargs):
-        nonlocal calls
-        calls += 1
-        if calls == call and not after:
-            raise Crash
-        value = real(*args, **kwargs)
-        if calls == call:
-            raise Crash
-        return value
-
-    monkeypatch.setattr(owner, name, failing)
 
 
 def interrupt(config, arrange) -> None:

@@ -1,1 +1,10 @@
-"""Image encoders: what turns frames into the particles or latents that agents see."""
+"""Image encoders: what turns frames into the particles or latents that agents see.
+
+`ENCODERS` are those that can be trained, by their name in `config.yaml`. To add one: its
+`EncoderModel`, its section in `encoder`, and a line here.
+"""
+
+ENCODERS = {
+    "dlp": "visual_encoders.dlp.training:DLPTraining",
+    "vqvae": "visual_encoders.vqvae.training:VQVAETraining",
+}

@@ -11,12 +11,12 @@ SCALE_SHARE = 0.75  # the prior of a particle's size, over that of a glimpse
 
 
 @dataclass(frozen=True)
-class DLPSettings:
-    """What a DLP network is made of (spec: visual_encoders 5). Lengths are shares of the image.
+class DLPSizes:
+    """Sizes and priors of a network but for those of its images (spec: visual_encoders 5).
+
+    Lengths are shares of the image.
 
     Attributes:
-        image_size: side of the square images in pixels, H below.
-        cdim: channels of the images, C.
         patch_size: side in pixels of the patches that propose one position each.
         n_kp: positions per patch.
         n_kp_enc: particles that are kept of the proposed ones, K.
@@ -33,8 +33,6 @@ class DLPSettings:
         obj_on_alpha, obj_on_beta: the Beta prior of transparency.
     """
 
-    image_size: int = setting(low=32)
-    cdim: int = setting(low=1)
     patch_size: int = setting(low=REDUCTION)
     n_kp: int = setting(choices=(1,))
     n_kp_enc: int = setting(low=1)
@@ -52,6 +50,19 @@ class DLPSettings:
     offset_std: float = setting(above=0)
     obj_on_alpha: float = setting(above=0)
     obj_on_beta: float = setting(above=0)
+
+
+@dataclass(frozen=True)
+class DLPSettings(DLPSizes):
+    """What a DLP network is made of.
+
+    Attributes:
+        image_size: side of the square images in pixels, H below.
+        cdim: channels of the images, C.
+    """
+
+    image_size: int = setting(low=32)
+    cdim: int = setting(low=1)
 
     def __post_init__(self) -> None:
         """Check what one setting alone cannot show."""

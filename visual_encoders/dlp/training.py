@@ -1,0 +1,52 @@
+"""DLP for the trainer of encoders."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.settings import setting
+from visual_encoders.base import CHANNELS, EncoderModel, Metrics
+from visual_encoders.dlp.losses import ObjectiveSettings, objective, phase_of
+from visual_encoders.dlp.model import DLP, MAIN
+from visual_encoders.dlp.pictures import pictures
+from visual_encoders.dlp.published import export
+from visual_encoders.dlp.settings import DLPSettings, DLPSizes
+
+
+@dataclass(frozen=True)
+class DLPTrainingSettings(DLPSizes, ObjectiveSettings):
+    """Section `encoder.dlp`: the network, the weights of its losses, the number of epochs."""
+
+    epochs: int = setting(low=1, identity=False)
+
+
+class DLPTraining(EncoderModel):
+    """DLP with its objective and the phases of its training.
+
+    Reads of its section: all but `epochs`.
+    """
+
+    Settings = DLPTrainingSettings
+
+    def __init__(self, settings: DLPTrainingSettings, image_size: int) -> None:
+        super().__init__()
+        self.settings = settings
+        sizes = {name: getattr(settings, name) for name in DLPSizes.__dataclass_fields__}
+        self.network = DLP(DLPSettings(**sizes, image_size=image_size, cdim=CHANNELS))
+
+    def forward(
+        self, images: Tensor, epoch: int, generator: torch.Generator
+    ) -> tuple[Tensor, Metrics]:
+        """See `EncoderModel.forward`. The first epochs warm up, see `phase_of`."""
+        phase = phase_of(epoch, self.settings.warmup_epoch) if self.training else MAIN
+        return objective(self.network, images, self.settings, phase, generator)
+
+    def pictures(self, images: Tensor) -> dict[str, Tensor]:
+        """Images, particles, reconstructions, objects, backgrounds."""
+        return pictures(self.network, images)
+
+    def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The published layout."""
+        return export(self.network)

@@ -1,0 +1,200 @@
+"""The VQ-VAE: encoder, codebook, decoder, and what agents use of them (spec: encoders 7).
+
+Letters: B images, C image channels, S image side in pixels, E numbers of a code, h = w = side of
+the latent, F = E h w features of an image.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.settings import setting
+from visual_encoders.vqvae.layers import (
+    GROUPS,
+    Downsample,
+    Level,
+    Upsample,
+    conv3,
+    middle,
+    norm,
+)
+from visual_encoders.vqvae.quantiser import Codes, Quantiser
+
+# Images that are encoded at once. On CPU few of them stay in the caches: 52 ms of CPU time an image
+# instead of 83 for 16 at once (one core). On other devices it only bounds the memory.
+CPU_IMAGES, GPU_IMAGES = 2, 128
+
+
+@dataclass(frozen=True)
+class VQVAEWidths:
+    """Sizes of a network but for those of its images, under the names of `hparams.json`.
+
+    Attributes:
+        embed_dim: numbers E of a code. n_embed: codes in the book.
+        base_ch: width at full resolution. ch_mult: factor of the width at each resolution, each
+            half the one before. z_channels: width between the latent and the rest.
+        num_res_blocks: residual blocks per resolution (the decoder has one more).
+        attn_resolutions: resolutions, in pixels, with attention. dropout: probability.
+    """
+
+    embed_dim: int = setting(low=1)
+    n_embed: int = setting(low=2)
+    z_channels: int = setting(low=1)
+    base_ch: int = setting(low=GROUPS)
+    ch_mult: tuple[int, ...] = setting(low=1)
+    num_res_blocks: int = setting(low=1)
+    attn_resolutions: tuple[int, ...] = setting(low=1)
+    dropout: float = setting(low=0.0, below=1.0)
+
+
+@dataclass(frozen=True)
+class VQVAESettings(VQVAEWidths):
+    """What a network is built from.
+
+    Attributes:
+        image_size: side S of an image in pixels. ch: image channels C.
+    """
+
+    image_size: int = setting(low=1)
+    ch: int = setting(low=1)
+
+    @property
+    def latent_size(self) -> int:
+        """Side h of the latent."""
+        return self.image_size // 2 ** (len(self.ch_mult) - 1)
+
+    def check(self) -> None:
+        """Raise `UserError` for values that do not fit together."""
+        if self.base_ch % GROUPS:
+            raise UserError(f"base_ch={self.base_ch} is not a multiple of {GROUPS}; choose one")
+        factor = 2 ** (len(self.ch_mult) - 1)
+        if not self.ch_mult or self.image_size % factor:
+            raise UserError(
+                f"image_size={self.image_size} cannot be halved {len(self.ch_mult) - 1} times; "
+                "choose a multiple of 2^(number of ch_mult - 1)"
+            )
+
+
+class Encoder(nn.Module):
+    """(B, C, S, S) in [-1, 1] -> (B, z_channels, h, w)."""
+
+    def __init__(self, s: VQVAESettings) -> None:
+        super().__init__()
+        self.conv_in = conv3(s.ch, s.base_ch)
+        self.down = nn.ModuleList()
+        channels, size = s.base_ch, s.image_size
+        for i, factor in enumerate(s.ch_mult):
+            width = s.base_ch * factor
+            attention = size in s.attn_resolutions
+            level = Level(channels, width, s.num_res_blocks, attention=attention, dropout=s.dropout)
+            is_last = i == len(s.ch_mult) - 1
+            level.downsample = nn.Identity() if is_last else Downsample(width)
+            self.down.append(level)
+            channels, size = width, size // 2
+        self.mid = middle(channels, s.dropout)
+        self.norm_out = norm(channels)
+        self.conv_out = conv3(channels, s.z_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv_in(x)
+        for level in self.down:
+            hidden = level.downsample(level(hidden))
+        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+
+
+class Decoder(nn.Module):
+    """(B, z_channels, h, w) -> (B, C, S, S), about [-1, 1]; nothing limits the output."""
+
+    def __init__(self, s: VQVAESettings) -> None:
+        super().__init__()
+        channels, size = s.base_ch * s.ch_mult[-1], s.latent_size
+        self.conv_in = conv3(s.z_channels, channels)
+        self.mid = middle(channels, s.dropout)
+        self.up = nn.ModuleList()
+        for i in reversed(range(len(s.ch_mult))):  # a checkpoint numbers them as the encoder's
+            width = s.base_ch * s.ch_mult[i]
+            attention = size in s.attn_resolutions
+            level = Level(
+                channels, width, s.num_res_blocks + 1, attention=attention, dropout=s.dropout
+            )
+            level.upsample = Upsample(width) if i > 0 else nn.Identity()
+            self.up.insert(0, level)
+            channels, size = width, size * 2
+        self.norm_out = norm(channels)
+        self.conv_out = conv3(channels, s.ch)
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            hidden = level.upsample(level(hidden))
+        return self.conv_out(F.silu(self.norm_out(hidden)))
+
+
+class VQVAE(nn.Module):
+    """An autoencoder whose latent is a grid of codes from a book.
+
+    Agents see what `encode` gives; `images` turns that, also generated, into pictures.
+    """
+
+    def __init__(self, settings: VQVAESettings) -> None:
+        super().__init__()
+        settings.check()
+        self.settings = settings
+        self.encoder = Encoder(settings)
+        self.decoder = Decoder(settings)
+        self.quantize = Quantiser(settings.n_embed, settings.embed_dim)
+        self.quant_conv = nn.Conv2d(settings.z_channels, settings.embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(settings.embed_dim, settings.z_channels, 1)
+        # Convolutions on CPU take two thirds of the time in this layout (measured).
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(E, h, w)."""
+        side = self.settings.latent_size
+        return self.settings.embed_dim, side, side
+
+    def quantise(self, images: Tensor) -> Codes:
+        """Codes of images (B, C, S, S) in [0, 1]."""
+        return self.quantize(self.quant_conv(self.encoder(2 * images - 1)))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, E, h, w) -> (B, C, S, S) about [-1, 1], the range of the losses."""
+        return self.decoder(self.post_quant_conv(latent))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """What agents see of images (B, C, S, S) in [0, 1]: (B, F), channel-major."""
+        parts = images.split(CPU_IMAGES if images.device.type == "cpu" else GPU_IMAGES)
+        return torch.cat([self.quantise(part).latent.flatten(1) for part in parts])
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """Camera frames (B, V, S, S, C) uint8 -> features (B, V F) on the network's device.
+
+        Each view is encoded alone; the first F numbers are of the first view. Raises `UserError`
+        for frames of another size than the encoder was trained on.
+        """
+        expected = (self.settings.image_size, self.settings.image_size, self.settings.ch)
+        if tuple(frames.shape[2:]) != expected:
+            found, wanted = (" x ".join(map(str, s)) for s in (frames.shape[2:], expected))
+            raise UserError(f"frames are {found} and this encoder needs {wanted}; render that size")
+        images = frames.to(self.quant_conv.weight.device).flatten(0, 1)
+        images = images.movedim(-1, 1).float() / 255
+        return self.encode(images).unflatten(0, frames.shape[:2]).flatten(1)
+
+    def images(self, features: Tensor) -> Tensor:
+        """Pictures (B, C, S, S) in [0, 1] of features (B, F) of one view.
+
+        Generated features are no codes: they are clamped to [-1, 1] and decoded as they are. The
+        output is clamped too; the reference writes it out as it is, so bright pixels wrap around.
+        """
+        latent = features.clamp(-1, 1).unflatten(1, self.latent_shape)
+        return to_unit(self.decode(latent))
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Decoded images, about [-1, 1], as pictures in [0, 1]."""
+    return (images.clamp(-1, 1) + 1) / 2
