@@ -9,22 +9,16 @@ import sys
 
 from common.config import Config, hydra_main
 from common.errors import UserError
-from common.registry import lookup
 from datasets.collection import collect
-from envs import WORLDS
 
 
 def run(config: Config) -> None:
     """Collect what `config` says; states always, images if `obs` is a kind made from images."""
-    from common.observations import IMAGE_KINDS  # here: workers import this file without torch
+    from common.agent_files import make_world  # here: workers import this file without torch
+    from common.observations import IMAGE_KINDS
 
-    World = lookup(WORLDS, config.task, "task")
-    world = World(
-        config.world, max_episode_steps=config.max_episode_steps, multiview=config.multiview
-    )
-    if "data_collection" not in config.world.mode:
-        given = f"env_kwargs.{World.section}.mode={config.world.mode}"
-        raise UserError(f"{given} collects nothing; set {' '.join(world.collect_overrides())}")
+    world = make_world(config)
+    world.check_collects()
     if config.dataset_name is None:
         raise UserError("dataset_name is not given; set dataset_name=NAME")
     collect(

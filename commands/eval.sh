@@ -100,4 +100,20 @@ cell ppp-image/iql-rgb python evaluate.py 'eval_checkpoint=${output_dir}/train/p
 cell scene-image/iql-rgb python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-image_iql-rgb_${seed}' eval_variant_name=scene-image_iql-rgb env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 max_episode_steps=1000 num_eval_episodes=50
 cell tetris-image/iql-rgb python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-image_iql-rgb_${seed}' eval_variant_name=tetris-image_iql-rgb env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense max_episode_steps=1000 num_eval_episodes=100
 
+# OGBench from state: its five tasks of each environment
+cell ogbench-cube-double/ec-sgiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_ec-sgiql_${seed}' eval_variant_name=ogbench-cube-double_ec-sgiql sgiql.n_diffusion_samples=256 sgiql.value_competence_radius=auto sgiql.subgoal_steps=25 sgiql.num_subgoals=16 num_eval_episodes=50
+cell ogbench-cube-double/ec-iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_ec-iql_${seed}' eval_variant_name=ogbench-cube-double_ec-iql num_eval_episodes=50
+cell ogbench-cube-double/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_hiql_${seed}' eval_variant_name=ogbench-cube-double_hiql hiql.subgoal_steps=25 hiql.num_subgoals=16 num_eval_episodes=50
+cell ogbench-cube-double/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_iql_${seed}' eval_variant_name=ogbench-cube-double_iql num_eval_episodes=50
+cell ogbench-scene/ec-sgiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-scene_ec-sgiql_${seed}' eval_variant_name=ogbench-scene_ec-sgiql sgiql.n_diffusion_samples=64 sgiql.value_competence_radius=auto sgiql.subgoal_steps=50 sgiql.num_subgoals=12 num_eval_episodes=50
+cell ogbench-scene/ec-iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-scene_ec-iql_${seed}' eval_variant_name=ogbench-scene_ec-iql num_eval_episodes=50
+cell ogbench-scene/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-scene_hiql_${seed}' eval_variant_name=ogbench-scene_hiql hiql.subgoal_steps=50 hiql.num_subgoals=12 num_eval_episodes=50
+cell ogbench-scene/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-scene_iql_${seed}' eval_variant_name=ogbench-scene_iql num_eval_episodes=50
+cell ogbench-puzzle-3x3/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-puzzle-3x3_hiql_${seed}' eval_variant_name=ogbench-puzzle-3x3_hiql hiql.subgoal_steps=25 hiql.num_subgoals=16 num_eval_episodes=50
+cell ogbench-puzzle-3x3/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-puzzle-3x3_iql_${seed}' eval_variant_name=ogbench-puzzle-3x3_iql num_eval_episodes=50
+
+# OGBench from state: three cubes instead of the two of the training
+cell ogbench-cube-double/ec-sgiql/3-cubes python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_ec-sgiql_${seed}' eval_variant_name=ogbench-cube-double_ec-sgiql_3-cubes ogbench=true task=cube-triple-play-v0 sgiql.n_diffusion_samples=256 sgiql.value_competence_radius=auto sgiql.subgoal_steps=25 sgiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=50
+cell ogbench-cube-double/ec-iql/3-cubes python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_ec-iql_${seed}' eval_variant_name=ogbench-cube-double_ec-iql_3-cubes ogbench=true task=cube-triple-play-v0 max_episode_steps=1000 num_eval_episodes=50
+
 end_of_cells

@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.observations import Normaliser, Observation, make_observation
 from common.pretrained import brings_goal_policy, load_goal_policy
 from common.registry import lookup
-from envs import WORLDS
+from envs import world_class
 from envs.base import World
 
 
@@ -33,8 +33,11 @@ class Setup:
 
 def make_world(config: Config) -> World:
     """The world that the settings describe."""
-    return lookup(WORLDS, config.task, "task")(
-        config.world, max_episode_steps=config.max_episode_steps, multiview=config.multiview
+    return world_class(config.task).of_task(
+        config.task,
+        config.world,
+        max_episode_steps=config.max_episode_steps,
+        multiview=config.multiview,
     )
 
 

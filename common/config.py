@@ -18,7 +18,7 @@ from common.arguments import check_arguments
 from common.errors import UserError, one_line_errors
 from common.registry import load
 from common.settings import SettingError, setting
-from envs import WORLDS
+from envs import OGBENCH_WORLD, WORLDS, ogbench_tasks, world_class
 from envs.base import CollectSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,16 +46,17 @@ class Options:
     wandb_name_suffix: str = setting(identity=False)
     wandb_silent: bool = setting(identity=False)
 
-    task: str = setting(choices=tuple(WORLDS))
+    ogbench: bool = setting(identity=False)  # the task alone says it, see `_check_task`
+    task: str = setting()
     obs: str = setting(choices=OBSERVATIONS)
     multiview: bool = setting()
     reward: str = setting(choices=("env", "unsupervised"))
     done_signal: bool = setting()
     gamma: float = setting(above=0, below=1)
-    max_episode_steps: int = setting(low=1)
+    max_episode_steps: int | None = setting(low=1)
 
     data_dir: str = setting()
-    train_dataset_name: str = setting()
+    train_dataset_name: str | None = setting()
     train_dataset_div: int = setting(low=1)
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
@@ -102,7 +103,7 @@ class Config(Options):
     that of the chosen agent; `eval_tasks` are `eval_task_ids` in a world with evaluation tasks,
     else none; `encoder` and `encoder_settings`, the section of the chosen kind in it, are for
     `visual_encoders.train`, `collect` for `collect.py`; `raw` has all keys of `config.yaml` in a
-    plain dictionary.
+    plain dictionary. `max_episode_steps` and `train_dataset_name` are never None.
     """
 
     arch_eit: Any
@@ -119,15 +120,19 @@ class Config(Options):
 def parse(raw: Mapping[str, Any]) -> Config:
     """Check a plain mapping with the keys of `config.yaml` and return it typed.
 
-    `seed=random` is replaced by a number, in `raw` of the result too. Sections of agents and
-    worlds that are not chosen are checked all the same. Raises `SettingError`.
+    `seed=random` is replaced by a number, null by what the world says, in `raw` of the result too.
+    Sections of agents and worlds that are not chosen are checked all the same. Raises
+    `SettingError`.
     """
     plain = dict(raw)
     if plain.get("seed") == "random":
         plain["seed"] = secrets.randbelow(50_001)
     checked = settings.build(_schema(), plain)
-    _check_together(checked)
-    world = load(WORLDS[checked.task])
+    _check_task(checked)
+    world = world_class(checked.task)
+    _check_together(checked, world.eval_tasks)
+    own = {k: v for k, v in world.defaults(checked.task).items() if getattr(checked, k) is None}
+    checked = dataclasses.replace(checked, **own)
 
     def part(cls: type, section: Any = checked) -> dict[str, Any]:
         return {field.name: getattr(section, field.name) for field in dataclasses.fields(cls)}
@@ -149,7 +154,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
 
 def identity(config: Config) -> dict[str, Any]:
     """Return, by dotted key, the settings that decide what a training run computes and records."""
-    section = load(WORLDS[config.task]).section
+    section = world_class(config.task).section
     parts = {
         "arch_eit": config.arch_eit,
         "arch_mlp": config.arch_mlp,
@@ -198,7 +203,7 @@ def read_yaml(path: Path = ROOT / "config.yaml") -> dict[str, Any]:
 
 def _schema() -> type:
     """Return the dataclass of the whole of `config.yaml`, every agent's and world's section in."""
-    worlds = [load(target) for target in WORLDS.values()]
+    worlds = [load(target) for target in (*WORLDS.values(), OGBENCH_WORLD)]
     env_kwargs = dataclasses.make_dataclass(
         "EnvKwargs", [(world.section, world.Settings) for world in worlds], frozen=True
     )
@@ -230,8 +235,19 @@ def _keys(cls: type, path: str = "") -> list[str]:
     return keys
 
 
-def _check_together(options: Any) -> None:
-    """Check what one setting alone cannot show."""
+def _check_task(options: Any) -> None:
+    """Check that `task` is a world of ours, or with `ogbench` a name of OGBench's datasets."""
+    task, theirs = options.task, ogbench_tasks.TASKS
+    if options.ogbench:
+        settings.check_choice("ogbench=true: task", task, tuple(theirs), ogbench_tasks.ALLOWED)
+    elif task in theirs:
+        raise SettingError(f"task={task} is one of OGBench's; add ogbench=true")
+    else:
+        settings.check_choice("task", task, tuple(WORLDS))
+
+
+def _check_together(options: Any, eval_tasks: Sequence[int]) -> None:
+    """Check what one setting alone cannot show; the world has the evaluation tasks `eval_tasks`."""
     for kind in ("value", "policy"):
         names = [f"p_{goal}goal_{kind}" for goal in ("cur", "traj", "rand")]
         total = sum(getattr(options, name) for name in names)
@@ -252,10 +268,10 @@ def _check_together(options: Any) -> None:
             raise SettingError(
                 f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
             )
-    known, given = load(WORLDS[options.task]).eval_tasks, options.eval_task_ids
-    if known and (not given or len(set(given)) < len(given) or not set(given) <= set(known)):
-        shown = f"eval_task_ids={settings.show(given)}"
-        raise SettingError(f"{shown} is not possible; allowed: a list of {settings.show(known)}")
+    ids = options.eval_task_ids
+    if eval_tasks and (not ids or len(set(ids)) < len(ids) or not set(ids) <= set(eval_tasks)):
+        allowed = f"allowed: a list of {settings.show(eval_tasks)}"
+        raise SettingError(f"eval_task_ids={settings.show(ids)} is not possible; {allowed}")
 
 
 def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:

@@ -36,7 +36,6 @@ class Observation(ABC):
 
     kind: ClassVar[str]  # of networks, see `ObservationSpec`
 
-    column: ClassVar[str] = "state_observations"  # of the dataset
     pixels: ClassVar[bool] = False  # whether the environment has to draw frames
     dtype: ClassVar[torch.dtype] = torch.float32  # of encoded observations
     shape: tuple[int, ...]
@@ -45,6 +44,11 @@ class Observation(ABC):
 
     def __init__(self, world: World) -> None:
         self.world = world
+
+    @property
+    def column(self) -> str:
+        """The dataset's column that it is made from."""
+        return self.world.state_column
 
     @property
     def spec(self) -> ObservationSpec:
@@ -230,7 +234,11 @@ def make_observation(name: str, world: World) -> Observation:
     """The observation kind `name` on `world`; raises `UserError` for one that agents cannot use."""
     if name not in OBSERVATIONS:
         raise UserError(f"obs={name} cannot be trained on yet; allowed: {', '.join(OBSERVATIONS)}")
-    return OBSERVATIONS[name](world)
+    kind = OBSERVATIONS[name]
+    problem = world.observation_problem(kind.kind, kind.pixels)
+    if problem:
+        raise UserError(f"obs={name} is not possible: {problem}")
+    return kind(world)
 
 
 @dataclass

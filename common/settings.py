@@ -133,14 +133,20 @@ def _number(value: int | float | str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def check_choice(key: str, value: Any, choices: Sequence[Any], allowed: str = "") -> None:
+    """Refuse a `value` that is not one of the `choices`; `allowed` describes them if not a list."""
+    if value not in choices:
+        hint = nearest(str(value), [str(choice) for choice in choices])
+        suggestion = f"; did you mean {hint}?" if hint else ""
+        allowed = allowed or "allowed: " + ", ".join(show(choice) for choice in choices)
+        raise SettingError(f"{key}={show(value)} is not known; {allowed}{suggestion}")
+
+
 def _check_limits(kind: type, value: Any, key: str, limits: Mapping[str, Any]) -> None:
     """Raise where `value` is not one of the choices or lies outside the range."""
     choices = limits.get("choices")
-    if choices is not None and value not in choices:
-        hint = nearest(str(value), [str(choice) for choice in choices])
-        suggestion = f"; did you mean {hint}?" if hint else ""
-        allowed = _allowed(kind, limits)
-        raise SettingError(f"{key}={show(value)} is not known; {allowed}{suggestion}")
+    if choices is not None:
+        check_choice(key, value, choices, _allowed(kind, limits))
     low, high, above, below = (limits.get(name) for name in ("low", "high", "above", "below"))
     if (low is not None and value < low) or (above is not None and value <= above):
         raise SettingError(f"{key}={show(value)} is too small; {_allowed(kind, limits)}")

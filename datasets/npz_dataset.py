@@ -115,10 +115,18 @@ def open_dataset(
     """Open the dataset `name` under `data_dir`: its folder, or else the file `name`.npz.
 
     `overrides` are settings of `collect.py`, besides the world's, for the message that it is
-    missing. Raises UserError if there is neither, or if it is incomplete or damaged.
+    missing. If there is neither, the file may lie where such data of the `world` are usually put.
+    Raises UserError if nothing is found, or if it is incomplete or damaged.
     """
-    if is_npz(data_dir, name):
-        return NpzDataset(Path(data_dir) / f"{name}.npz", world)
+    folders = [Path(data_dir), *(Path(folder).expanduser() for folder in world.data_folders)]
+    if not (folders[0] / name).is_dir():
+        for folder in folders:
+            if is_npz(folder, name):
+                return NpzDataset(folder / f"{name}.npz", world)
+        download = world.download_command()
+        if download:
+            places = " or ".join(map(str, folders))
+            raise UserError(f"no file {name}.npz in {places}; get OGBench's with `{download}`")
     return Dataset.open(data_dir, name, [*world.collect_overrides(), *overrides])
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from common.config import read_yaml
 from common.errors import UserError
-from common.registry import lookup
 from common.settings import SettingError, build
-from envs import WORLDS
+from envs import world_class
 from envs.base import World
 
 
@@ -34,11 +33,15 @@ def command_line(module: str, arguments: Sequence[str]) -> str:
 
 def world_of(header: Mapping[str, Any]) -> World:
     """The world that a dataset was recorded in. Raises UserError if this code has none like it."""
+    name = header["environment"]
+    kind = world_class(name, "environment")
     try:
-        kind = lookup(WORLDS, header["environment"], "environment")
         settings = build(kind.Settings, header["settings"], f"env_kwargs.{kind.section}")
     except SettingError as error:
         raise UserError(f"the settings are of another version of this code: {error}") from error
-    return kind(
-        settings, max_episode_steps=header["max_episode_steps"], multiview=header["multiview"]
+    return kind.of_task(
+        name,
+        settings,
+        max_episode_steps=header["max_episode_steps"],
+        multiview=header["multiview"],
     )

@@ -2,11 +2,15 @@
 
 import gymnasium
 
+from common.registry import load, lookup
+from envs.ogbench_tasks import TASKS
+
 WORLDS = {
     "manipobj-v0": "envs.manipobj:ManipObj",
     "pushtetris-v0": "envs.pushtetris:PushTetris",
     "visual-scene-v0": "envs.scene:Scene",
 }
+OGBENCH_WORLD = "envs.ogbench_world:OGBenchWorld"  # of all names of OGBench's datasets
 
 # The gymnasium classes behind them: strings, so that no simulator is imported before it is used.
 # OGBench registers a `visual-scene-v0` of its own; with a namespace both can be made.
@@ -15,6 +19,11 @@ GYMNASIUM_IDS = {
     "pushtetris-v0": "envs.pushtetris_env:PushTetrisEnv",
     "hecrl/visual-scene-v0": "envs.scene_env:VisualSceneEnv",
 }
+
+
+def world_class(name: str, what: str = "task") -> type:
+    """Import the `World` of that name, ours or OGBench's; raise `UserError` if there is none."""
+    return load(OGBENCH_WORLD) if name in TASKS else lookup(WORLDS, name, what)
 
 
 def register() -> None:

@@ -72,13 +72,17 @@ class World(ABC):
         multiview: whether images show two cameras instead of one.
     """
 
-    name: ClassVar[str]  # its name in `task` and in datasets
+    name: str  # in `task` and in datasets
     section: ClassVar[str]  # its section of `env_kwargs`
     Settings: ClassVar[type]
+    dataset: ClassVar[str]  # to train on, if the settings name none
+    episode_steps: ClassVar[int] = 1000  # limit of an episode, if the settings have none
+    data_folders: ClassVar[tuple[str, ...]] = ()  # where its files may lie besides `data_dir`
+    state_column: ClassVar[str] = "state_observations"  # of datasets: the state vectors
     eval_tasks: ClassVar[tuple[int, ...]] = ()  # ids of fixed evaluation tasks, if it has any
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
-    reward_fields: ClassVar[tuple[str, ...]]  # dataset columns that `reward` reads
+    reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
     reward_within_episode: ClassVar[bool] = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
     needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
@@ -95,6 +99,16 @@ class World(ABC):
         self.max_episode_steps = max_episode_steps
         self.multiview = multiview
 
+    @classmethod
+    def defaults(cls, task: str) -> dict[str, Any]:
+        """Return what `null` in `config.yaml` stands for, by key."""
+        return {"train_dataset_name": cls.dataset, "max_episode_steps": cls.episode_steps}
+
+    @classmethod
+    def of_task(cls, task: str, settings: Any, **arguments: Any) -> World:
+        """Return the world of a `task` that is registered with this class; most have just one."""
+        return cls(settings, **arguments)
+
     def describe(self) -> dict[str, Any]:
         """Return what identifies this world, ready for JSON: the head of a dataset's header."""
         return {
@@ -108,6 +122,26 @@ class World(ABC):
     def collect_overrides(self) -> list[str]:
         """Return the settings of `collect.py`, as overrides, that make data for this world."""
         return [f"task={self.name}"]
+
+    def check_collects(self) -> None:
+        """Raise `UserError` where scripted policies collect no data."""
+        if "data_collection" not in self.settings.mode:
+            given = f"env_kwargs.{self.section}.mode={self.settings.mode}"
+            advice = " ".join(self.collect_overrides())
+            raise UserError(f"{given} collects nothing; set {advice}")
+
+    def download_command(self) -> str | None:
+        """Return the command that fetches this world's data, or None if they are collected."""
+        return None
+
+    def observation_problem(self, kind: str, pixels: bool) -> str | None:
+        """Return why an agent cannot see this world so, with what to do, or None if it can.
+
+        Args:
+            kind: of networks, see `agents.base.ObservationSpec`.
+            pixels: whether the observation is made from images.
+        """
+        return None
 
     @abstractmethod
     def make(self, pixels: bool = False) -> gym.Env:
@@ -147,11 +181,11 @@ class World(ABC):
             if name not in sample:
                 raise UserError(f"column {name} is missing (there are {', '.join(sample)})")
         columns = {name: _fit(name, rows, expected, self) for name, rows in sample.items()}
-        images = sample.get("observations")
+        images = columns.get("observations", {"dtype": "", "shape": ()})
         return self.describe() | {
-            "multiview": images is not None and images.ndim == 5,
+            "multiview": len(images["shape"]) == 4,
             "versions": {},
-            "pixels": images is not None,
+            "pixels": images["dtype"] == "uint8",
             "columns": columns,
             "qpos_layout": self.qpos_layout(),
         }
@@ -217,7 +251,7 @@ def _fit(
     """
     shape, dtype = expected.get(name, (rows.shape[1:], rows.dtype.name))
     found = f"column {name} has rows of shape {rows.shape[1:]} and type {rows.dtype}"
-    if name == "observations":
+    if name == "observations" and dtype == "uint8":
         if rows.dtype != np.uint8 or rows.ndim not in (4, 5) or rows.shape[-1] != 3:
             raise UserError(f"{found}, images are (height, width, 3) or (views, ...) uint8")
         shape = rows.shape[1:]

@@ -53,6 +53,7 @@ class ManipObj(TabletopWorld):
     name = "manipobj-v0"
     section = "manipobj"
     Settings = ManipObjSettings
+    dataset = "ppp-cube-noisy-v0"
     environment = "envs.manipobj_env:ManipObjEnv"
 
     def __init__(

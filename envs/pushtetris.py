@@ -44,6 +44,7 @@ class PushTetris(World):
     name = "pushtetris-v0"
     section = "pushtetris"
     Settings = PushTetrisSettings
+    dataset = "push-tetris-constrained_random-v0"
     packages = ("pymunk", "gymnasium", "numpy")
     metrics = (*LAST_STEP_METRICS, "episode_reward", "episode_length", "interaction_rate")
     reward_fields = ("image_bitmasks",)

@@ -59,6 +59,7 @@ class Scene(TabletopWorld):
     name = "visual-scene-v0"
     section = "scene"
     Settings = SceneSettings
+    dataset = "visual-scene-noisy-v0"
     environment = "envs.scene_env:VisualSceneEnv"
     eval_tasks = tuple(rules.TASKS)
     reward_fields = ("qpos", "button_states")

@@ -75,12 +75,8 @@ class Frames(ManipSpaceEnv):
         cubes = self._cube_rows(state)
         positions = cubes[:, :3] / rules.XYZ_SCALE + rules.CENTER
         quaternions = yaw_quaternions(np.arctan2(cubes[:, 4], cubes[:, 3]))
-        box, size = mujoco.mjtGeom.mjGEOM_BOX, np.full(3, rules.CUBE_HEIGHT / 2)
-        for pose in zip(positions, quaternions, self._cube_colors, strict=True):
-            add_ghost(scene, box, size, *pose)
         effector = state[:3] / rules.XYZ_SCALE + rules.CENTER
-        sphere, size = mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, EFFECTOR_RADIUS)
-        add_ghost(scene, sphere, size, effector, UPRIGHT, np.ones(4))
+        draw_poses(scene, positions, quaternions, self._cube_colors, effector)
 
     def _cube_rows(self, state: np.ndarray) -> np.ndarray:
         """Return the part of a clean state that is the cubes', as a view (N, 5)."""
@@ -103,6 +99,26 @@ def yaw_quaternions(yaws: np.ndarray) -> np.ndarray:
     quaternions = np.zeros((len(yaws), 4))
     quaternions[:, 0], quaternions[:, 3] = np.cos(yaws / 2), np.sin(yaws / 2)
     return quaternions
+
+
+def draw_poses(
+    scene: mujoco.MjvScene,
+    positions: np.ndarray,
+    quaternions: np.ndarray,
+    colors: Sequence[np.ndarray],
+    effector: np.ndarray,
+) -> None:
+    """Put ghosts of N cubes into a scene that is about to be drawn, and a sphere at the effector.
+
+    Args:
+        positions, quaternions, colors: of the cubes, (N, 3) in metres, (N, 4) wxyz, (N, 4) RGBA.
+        effector: xyz (3,) in metres.
+    """
+    box, size = mujoco.mjtGeom.mjGEOM_BOX, np.full(3, rules.CUBE_HEIGHT / 2)
+    for pose in zip(positions, quaternions, colors, strict=True):
+        add_ghost(scene, box, size, *pose)
+    sphere, size = mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, EFFECTOR_RADIUS)
+    add_ghost(scene, sphere, size, effector, UPRIGHT, np.ones(4))
 
 
 def add_ghost(

@@ -71,6 +71,9 @@ class PointWorld:
     identifies_entities = False
     needs_opengl = True
 
+    def observation_problem(self, kind: str, pixels: bool) -> str | None:
+        return None
+
     def make(self, pixels: bool = False) -> gym.Env:
         env = PointEnv(self.trouble, self.quick)
         return gym.wrappers.TimeLimit(env, max_episode_steps=self.max_episode_steps)

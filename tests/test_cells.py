@@ -15,6 +15,7 @@ from common.agent_files import make_world
 from common.arguments import check_arguments
 from common.config import Config, compose, known_keys
 from common.observations import IMAGE_KINDS
+from envs.ogbench_tasks import TASKS
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAMS = {"collect.sh": "collect.py", "train.sh": "train.py", "eval.sh": "evaluate.py"}
@@ -65,8 +66,11 @@ def test_every_training_has_its_dataset():
     collected = {config.dataset_name: config for config in collections}
     for name, line in TRAIN.items():
         training = settings(*line, "seed=7")
-        collection = collected[training.train_dataset_name]
         assert training.run_name == f"{name.replace('/', '_')}_7"
+        if training.ogbench:
+            assert training.train_dataset_name == training.task
+            continue
+        collection = collected[training.train_dataset_name]
         header = make_world(collection).describe()
         assert make_world(training).compatible(header) is None
         assert collection.multiview == training.multiview
@@ -97,6 +101,21 @@ def test_names_of_the_paper_s_cells():
     for experiment in ("ppp-image", "scene-image", "tetris-image"):
         assert experiment in COLLECT
         assert f"{experiment}/iql-rgb" in TRAIN.keys() & EVAL.keys()
+    for experiment, theirs in {
+        "ogbench-cube-double": ["ec-sgiql", "ec-iql", "hiql", "iql"],
+        "ogbench-scene": ["ec-sgiql", "ec-iql", "hiql", "iql"],
+        "ogbench-puzzle-3x3": ["hiql", "iql"],
+    }.items():
+        assert {f"{experiment}/{agent}" for agent in theirs} <= TRAIN.keys() & EVAL.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in EVAL if name.startswith("ogbench-")])
+def test_ogbench_is_evaluated_as_it_does(name):
+    training, config = settings(*TRAIN[trained(name)], "seed=7"), evaluation(name)
+    assert training.reward == "unsupervised" and training.steps == 1_000_000
+    assert config.eval_tasks == (1, 2, 3, 4, 5) and config.num_eval_episodes == 50
+    assert config.world.terminate_at_goal
+    assert config.max_episode_steps == TASKS[config.task].table.steps
 
 
 @pytest.mark.parametrize(
