@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from agents.learner import Learner
 
 Metrics = dict[str, Tensor]  # name, prefixed by its network -> scalar tensor
+Noise = tuple[Tensor, ...]  # what an update draws besides its batch
 
 # Batches are padded to a multiple of this many rows when acting. Matrix products treat the last few
 # rows of an odd batch differently; padded, a row's result does not depend on how many others are

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.awr import AWRSettings
-from agents.base import Metrics, pad_rows
+from agents.base import Metrics, Noise, pad_rows
 from agents.iql import IQL, IQLSettings
 from agents.subgoals import Proposal, select_subgoals
 from common.buffer import Batch
@@ -46,7 +46,7 @@ class Hierarchy(IQL, ABC):
     # --- losses ------------------------------------------------------------------------------
 
     @abstractmethod
-    def subgoal_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+    def subgoal_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Metrics]:
         """Loss of the subgoal policy on `policy_subgoal`, given the state and `policy_goal`."""
 
     @torch.no_grad()
@@ -57,12 +57,12 @@ class Hierarchy(IQL, ABC):
 
     # --- learning ----------------------------------------------------------------------------
 
-    def update_policies(self, batch: Batch, generator: torch.Generator) -> Metrics:
+    def update_policies(self, batch: Batch, noise: Noise) -> Metrics:
         """The policy, then the subgoal policy; neither touches what the other learns."""
-        metrics = super().update_policies(batch, generator)
+        metrics = super().update_policies(batch, noise)
         if "subgoal" not in self.learners:
             return metrics
-        return metrics | self._minimise("subgoal", *self.subgoal_loss(batch, generator))
+        return metrics | self._minimise("subgoal", *self.subgoal_loss(batch, noise))
 
     # --- acting ------------------------------------------------------------------------------
 

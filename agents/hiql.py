@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.awr import awr_loss
-from agents.base import AgentContext, Metrics
+from agents.base import AgentContext, Metrics, Noise
 from agents.hierarchy import Hierarchy, HierarchySettings
 from agents.subgoals import Proposal
 from common.buffer import Batch
@@ -44,7 +44,7 @@ class HIQL(Hierarchy):
         """
         return super().policy_loss(replace(batch, policy_goal=batch.policy_subgoal))
 
-    def subgoal_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+    def subgoal_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Metrics]:
         """L = E[ min(exp(beta A), 100) |pi_h(s,g) - w|^2 ], A = V(w,g) - V(s,g), w = s_{t+k}.
 
         For particle sets see `agents.awr`.

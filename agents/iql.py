@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.base import AgentContext, Metrics, pad_rows
+from agents.base import AgentContext, Metrics, Noise, pad_rows
 from agents.learner import flatten_parameters
 from agents.networks import share_member
 from common.buffer import Batch, Buffer
@@ -92,14 +92,21 @@ class IQL:
 
     # --- learning ----------------------------------------------------------------------------
 
-    def update(self, batch: Batch, generator: torch.Generator) -> Metrics:
+    def draw_noise(self, batch: Batch, generator: torch.Generator) -> Noise:
+        """The random numbers of an update on `batch`: here none.
+
+        Apart from `update`, which is then a function of tensors that can be compiled and captured.
+        """
+        return ()
+
+    def update(self, batch: Batch, noise: Noise) -> Metrics:
         """One update on one batch, in the published order: V, Q, policy (then target critics).
 
         The two halves may run in two processes: the critics never read what the policies learn, and
         the policies read no more than V and the critics of the same update (not their targets, so
         it does not matter which of the two comes last).
         """
-        return self.update_critics(batch) | self.update_policies(batch, generator)
+        return self.update_critics(batch) | self.update_policies(batch, noise)
 
     def update_critics(self, batch: Batch) -> Metrics:
         """V, then Q, then Q^ <- (1 - tau) Q^ + tau Q."""
@@ -108,8 +115,8 @@ class IQL:
         self.target_flat.lerp_(self.learners["critic"].flat.detach(), self.settings.tau)
         return metrics
 
-    def update_policies(self, batch: Batch, generator: torch.Generator) -> Metrics:
-        """The policy; `generator` is for agents that draw noise."""
+    def update_policies(self, batch: Batch, noise: Noise) -> Metrics:
+        """The policy; `noise` is for agents that draw some."""
         return self._minimise("policy", *self.policy_loss(batch))
 
     def _minimise(self, name: str, loss: Tensor, metrics: Metrics) -> Metrics:

@@ -33,13 +33,12 @@ class Learner:
         self.module = module
         self.lr, self.decay_steps = lr, decay_steps
         self.max_norm = max_norm
-        self.done = 0  # steps; Adam's own count may lie on another device
         self.flat = flatten_parameters(module).requires_grad_()
         self.flat.grad = torch.zeros_like(self.flat)
         sizes = [p.numel() for p in module.parameters()]
         for p, part in zip(module.parameters(), self.flat.grad.split(sizes), strict=True):
             p.grad = part.view_as(p)
-        self.adam = torch.optim.Adam([self.flat], lr=lr, fused=self.flat.device.type != "mps")
+        self.adam = self._make_adam()
         self.moments = {  # set here and not by Adam's first step, so that they can be shared
             "step": torch.zeros((), device=self.flat.device),
             "exp_avg": torch.zeros_like(self.flat),
@@ -54,11 +53,24 @@ class Learner:
         norm = torch.linalg.vector_norm(self.flat.grad)
         self.flat.grad.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
         if self.decay_steps:
-            rate = self.lr / math.sqrt(1 + self.done / self.decay_steps)
-            self.adam.param_groups[0]["lr"] = rate
+            self._set_rate()
         self.adam.step()
-        self.done += 1
         return norm
+
+    def _make_adam(self) -> torch.optim.Adam:
+        """On CUDA without a number on the host: a captured graph would repeat it for ever."""
+        device = self.flat.device
+        cuda = device.type == "cuda"
+        lr = torch.tensor(self.lr, device=device) if cuda else self.lr
+        return torch.optim.Adam([self.flat], lr=lr, fused=device.type != "mps", capturable=cuda)
+
+    def _set_rate(self) -> None:
+        """Give Adam the rate of the coming step, on the device where the rate is a tensor."""
+        group, done = self.adam.param_groups[0], self.moments["step"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].copy_(self.lr * (1 + done / self.decay_steps).rsqrt())
+        else:
+            group["lr"] = self.lr / math.sqrt(1 + int(done) / self.decay_steps)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Parameters by name, and Adam's moments over all of them."""
@@ -69,7 +81,6 @@ class Learner:
         self.module.load_state_dict(state["module"])
         for name, moment in self.moments.items():
             moment.copy_(state["adam"][name])
-        self.done = int(self.moments["step"])
 
     def share(self) -> dict[str, Tensor]:
         """Move parameters and moments into memory that other processes can map; returns them."""
@@ -80,4 +91,3 @@ class Learner:
         """Work on the parameters and moments that another process shared."""
         self.flat.data = flatten_parameters(self.module, shared["flat"])
         self.moments.update({name: shared[name] for name in self.moments})
-        self.done = int(self.moments["step"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.awr import awr_loss
-from agents.base import AgentContext, Metrics, pad_rows
+from agents.base import AgentContext, Metrics, Noise, pad_rows
 from agents.hierarchy import Hierarchy, HierarchySettings
 from agents.pretrained import PretrainedSubgoals
 from agents.subgoals import Proposal
@@ -72,18 +72,13 @@ class SGIQL(Hierarchy):
 
     # --- losses ------------------------------------------------------------------------------
 
-    def subgoal_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+    def subgoal_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Metrics]:
         """The loss of the chosen type of subgoal policy."""
-        return self.diffusion_loss(batch, generator) if self._samples else self.awr_loss(batch)
+        return self.diffusion_loss(batch, *noise) if self._samples else self.awr_loss(batch)
 
-    def diffusion_loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Metrics]:
+    def diffusion_loss(self, batch: Batch, t: Tensor, eps: Tensor) -> tuple[Tensor, Metrics]:
         """L = E[ |eps - eps_theta(s, c_t, g, t)| ]: c the state k steps on, t uniform in 1..T."""
-        device, size = batch.obs.device, len(batch.obs)
-        t = torch.randint(self.subgoal_policy.steps, (size,), generator=generator, device=device)
-        noise = torch.randn(batch.obs.shape, generator=generator, device=device)
-        loss = self.subgoal_policy.loss(
-            batch.obs, batch.policy_subgoal, batch.policy_goal, t, noise
-        )
+        loss = self.subgoal_policy.loss(batch.obs, batch.policy_subgoal, batch.policy_goal, t, eps)
         return loss, {"subgoal/loss": loss}
 
     def awr_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -96,6 +91,14 @@ class SGIQL(Hierarchy):
         return awr_loss(predicted, batch.policy_subgoal, self.advantage(batch), settings, spec)
 
     # --- learning ----------------------------------------------------------------------------
+
+    def draw_noise(self, batch: Batch, generator: torch.Generator) -> Noise:
+        """Of the diffuser: times t (B,) in 0..T-1, and eps (B, *shape) standard normal."""
+        if "subgoal" not in self.learners or not self._samples:
+            return ()
+        device, size = batch.obs.device, len(batch.obs)
+        t = torch.randint(self.subgoal_policy.steps, (size,), generator=generator, device=device)
+        return t, torch.randn(batch.obs.shape, generator=generator, device=device)
 
     @torch.no_grad()
     def calibrate(self, buffer: Buffer) -> None:

@@ -62,6 +62,8 @@ class Options:
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)
     parallel_update: str = setting(choices=("auto", "always", "never"), identity=False)
+    compile: bool | str = setting(words=("auto",), identity=False)
+    cudagraphs: bool | str = setting(words=("auto",), identity=False)
     lr: float = setting(above=0)
     lr_decay_steps: int = setting(low=0)
     grad_clip_norm: float = setting(above=0)

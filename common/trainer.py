@@ -34,9 +34,9 @@ class Trainer:
     ends with the same parameters and metrics. All that changes lies in the `last` checkpoint:
     parameters, moments, running sums of the metrics; random draws depend on seed and update alone.
 
-    Reads of the settings: seed, steps, batch_size, parallel_update, log_freq, checkpoint_freq,
-    eval_freq, num_eval_*, num_workers, num_video_episodes, video_frame_skip, save_*,
-    subgoal_factor_eval.
+    Reads of the settings: seed, steps, batch_size, parallel_update, compile, cudagraphs, log_freq,
+    checkpoint_freq, eval_freq, num_eval_*, num_workers, num_video_episodes, video_frame_skip,
+    save_*, subgoal_factor_eval.
     """
 
     def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:

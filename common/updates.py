@@ -11,8 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from agents.base import AgentContext, Metrics
+from common.acceleration import (
+    EAGER,
+    Acceleration,
+    CapturedUpdate,
+    choose_acceleration,
+    compile_losses,
+)
 from common.buffer import Batch, Buffer
 from common.config import Config
 from common.device import seeded_generator
@@ -51,11 +59,14 @@ def add(sums: Sums, metrics: Metrics) -> None:
 
 
 def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Updates":
-    """The way to update that `parallel_update` asks for; `auto` takes two if it pays.
+    """The way to update that `parallel_update`, `compile` and `cudagraphs` ask for.
 
-    Raises `UserError` if two processes are asked for and cannot be had.
+    `parallel_update=auto` takes two if it pays. Raises `UserError` for what cannot be had.
     """
     draws = Draws(buffer, config.batch_size, config.seed)
+    acceleration = choose_acceleration(config, agent.context.device)
+    for note in acceleration.notes:
+        tqdm.write(note)
     threads = torch.get_num_threads()
     problem = _problem(config, agent, buffer)
     if config.parallel_update == "always" and problem:
@@ -63,8 +74,8 @@ def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Upd
     worthwhile = threads > 1 and not agent.context.networks.fills_threads
     wanted = {"always": True, "auto": worthwhile, "never": False}[config.parallel_update]
     if not wanted or problem:
-        return Updates(agent, draws, sums)
-    return PipelinedUpdates(agent, draws, sums, max(1, threads // 2))
+        return Updates(agent, draws, sums, acceleration)
+    return PipelinedUpdates(agent, draws, sums, max(1, threads // 2), acceleration)
 
 
 def _problem(config: Config, agent: Any, buffer: Buffer) -> str | None:
@@ -83,13 +94,19 @@ def _problem(config: Config, agent: Any, buffer: Buffer) -> str | None:
 class Updates:
     """All of an update in this process."""
 
-    def __init__(self, agent: Any, draws: Draws, sums: Sums) -> None:
+    def __init__(
+        self, agent: Any, draws: Draws, sums: Sums, acceleration: Acceleration = EAGER
+    ) -> None:
         self.agent, self.draws = agent, draws
         self._sums = sums
+        if acceleration.compile:
+            compile_losses(agent)
+        self._update = CapturedUpdate(agent) if acceleration.cudagraphs else agent.update
 
     def run(self, step: int) -> None:
         """Update `step`, counted from 1."""
-        add(self._sums, self.agent.update(*self.draws(step)))
+        batch, generator = self.draws(step)
+        add(self._sums, self._update(batch, self.agent.draw_noise(batch, generator)))
 
     def sums(self) -> Sums:
         """Sums of the metrics since `reset`; all updates asked for are then complete."""
@@ -112,11 +129,18 @@ class PipelinedUpdates(Updates):
     The policies of update k see V and the critics as update k left them: the other process copies
     them before this one goes on. What the policies learn lies in shared memory, so that this
     process can evaluate and store the agent once `sums` has made sure that no update is under way.
-    CPU only.
+    Each process compiles the losses that it computes, if they are to be compiled. CPU only.
     """
 
-    def __init__(self, agent: Any, draws: Draws, sums: Sums, threads: int) -> None:
-        super().__init__(agent, draws, sums)
+    def __init__(
+        self,
+        agent: Any,
+        draws: Draws,
+        sums: Sums,
+        threads: int,
+        acceleration: Acceleration = EAGER,
+    ) -> None:
+        super().__init__(agent, draws, sums, acceleration)
         torch.set_num_threads(threads)
         shared = {name: learner.share() for name, learner in agent.learners.items()}
         context = mp.get_context("spawn")
@@ -126,7 +150,7 @@ class PipelinedUpdates(Updates):
             del sums[name]
         arguments = (end, type(agent), agent.settings, agent.context, shared, draws, policies)
         self._process = context.Process(
-            target=_policy_process, args=(*arguments, threads), daemon=True
+            target=_policy_process, args=(*arguments, threads, acceleration), daemon=True
         )
         with signals_blocked():
             self._process.start()
@@ -172,10 +196,13 @@ def _policy_process(
     draws: Draws,
     sums: Sums,
     threads: int,
+    acceleration: Acceleration,
 ) -> None:
     """Serve update after update until the other end of the pipe closes."""
     torch.set_num_threads(threads)
     agent = Agent(settings, context)
+    if acceleration.compile:
+        compile_losses(agent)
     copies = {name: agent.learners[name].flat.data for name in JUDGES}  # they stay private
     for name, learner in agent.learners.items():
         if name not in JUDGES:
@@ -195,4 +222,5 @@ def _policy_process(
             for name, copy in copies.items():
                 copy.copy_(shared[name]["flat"])
             pipe.send(None)
-            add(sums, agent.update_policies(*draws(request)))
+            batch, generator = draws(request)
+            add(sums, agent.update_policies(batch, agent.draw_noise(batch, generator)))

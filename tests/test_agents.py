@@ -49,9 +49,12 @@ SUBGOALS = HIERARCHY | {
 }
 
 
-def context(spec: ObservationSpec) -> AgentContext:
+CPU = torch.device("cpu")
+
+
+def context(spec: ObservationSpec, device: torch.device = CPU) -> AgentContext:
     networks = make_networks(spec, 2, SIZE, MLP)
-    return AgentContext(spec, 2, networks, 0.9, 1e-3, 100, 20.0, torch.device("cpu"))
+    return AgentContext(spec, 2, networks, 0.9, 1e-3, 100, 20.0, device)
 
 
 def make_iql() -> IQL:
@@ -63,9 +66,9 @@ def make_iql() -> IQL:
     return agent
 
 
-def make_sgiql(spec: ObservationSpec = SETS, **changes) -> SGIQL:
+def make_sgiql(spec: ObservationSpec = SETS, device: torch.device = CPU, **changes) -> SGIQL:
     torch.manual_seed(0)
-    return SGIQL(SGIQLSettings(**(SUBGOALS | changes)), context(spec))
+    return SGIQL(SGIQLSettings(**(SUBGOALS | changes)), context(spec, device))
 
 
 def make_awr(spec: ObservationSpec = SETS, **changes) -> SGIQL:
@@ -83,6 +86,10 @@ def make_batch(spec: ObservationSpec) -> Batch:
     done = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])
     action = torch.rand(6, 2, generator=g) * 2 - 1
     return Batch(sets[0], sets[1], action, done - 1, done, *sets[2:])
+
+
+def update(agent: IQL, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    return agent.update(batch, agent.draw_noise(batch, generator))
 
 
 @pytest.fixture
@@ -135,8 +142,7 @@ def test_policy_loss_moves_the_policy_alone(batch: Batch) -> None:
 
 def test_the_frozen_first_critic_follows_the_trained_one(batch: Batch) -> None:
     agent = make_iql()
-    generator = torch.Generator().manual_seed(0)
-    agent.update(batch, generator)
+    agent.update(batch, ())
     trained = agent.critic(batch.obs, batch.action, batch.value_goal)[0]
     frozen = agent.first_critic(batch.obs, batch.action, batch.value_goal)[0]
     assert torch.allclose(trained, frozen, atol=1e-6)
@@ -156,15 +162,14 @@ def test_with_awr_the_subgoal_policy_comes_after_the_policy(make) -> None:
 
 def check_update(agent: IQL, twin: IQL, batch: Batch) -> None:
     """The same steps by hand with plain Adam per parameter; the flat optimiser must agree."""
-    generator = torch.Generator()
-    agent.update(batch, generator)
+    agent.update(batch, ())
     steps = [
         (twin.value, twin.value_loss),
         (twin.critic, twin.critic_loss),
         (twin.policy, twin.policy_loss),
     ]
     if "subgoal" in twin.learners:
-        steps.append((twin.subgoal_policy, lambda b: twin.subgoal_loss(b, generator)))
+        steps.append((twin.subgoal_policy, lambda b: twin.subgoal_loss(b, ())))
     for network, loss in steps:
         optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
         for p in network.parameters():
@@ -210,7 +215,7 @@ def spread_values(agent) -> None:
 def test_awr_weighs_each_samples_squared_error_by_its_own_advantage(make, spec) -> None:
     agent, batch = make(spec), make_batch(spec)
     spread_values(agent)
-    loss, metrics = agent.subgoal_loss(batch, torch.Generator())
+    loss, metrics = agent.subgoal_loss(batch, ())
     predicted = agent.subgoal_policy(batch.obs, batch.policy_goal)
     errors = [
         ((p - t) ** 2).mean().item() for p, t in zip(predicted, batch.policy_subgoal, strict=True)
@@ -222,7 +227,7 @@ def test_awr_weighs_each_samples_squared_error_by_its_own_advantage(make, spec) 
 def test_awr_weights_end_at_a_hundred() -> None:
     agent, batch = make_hiql(beta=1e4), make_batch(FLAT)
     spread_values(agent)
-    _, metrics = agent.subgoal_loss(batch, torch.Generator())
+    _, metrics = agent.subgoal_loss(batch, ())
     rising = (agent.advantage(batch) > 0).sum().item()
     assert 0 < rising < 6
     assert math.isclose(metrics["subgoal/weight"].item(), 100 * rising / 6, rel_tol=1e-4)
@@ -238,9 +243,9 @@ def test_the_references_fault_gives_every_error_every_weight() -> None:
     weight = torch.exp(3.0 * right.advantage(batch)).clamp(max=100)
     predicted = right.subgoal_policy(batch.obs, batch.policy_goal)
     error = (predicted - batch.policy_subgoal).square().mean(dim=-1)
-    faulty = wrong.subgoal_loss(batch, torch.Generator())[0]
+    faulty = wrong.subgoal_loss(batch, ())[0]
     assert torch.allclose(faulty, (weight[:, None] * error).mean(), rtol=1e-4)
-    assert not torch.allclose(right.subgoal_loss(batch, torch.Generator())[0], faulty, rtol=1e-2)
+    assert not torch.allclose(right.subgoal_loss(batch, ())[0], faulty, rtol=1e-2)
 
 
 def test_awr_on_particles_takes_the_chamfer_distance_and_a_hundredth_of_the_weight() -> None:
@@ -249,13 +254,13 @@ def test_awr_on_particles_takes_the_chamfer_distance_and_a_hundredth_of_the_weig
     predicted = agent.subgoal_policy(batch.obs, batch.policy_goal)
     options = {"metric": "l1", "target_weight": 1.0, "views": 2}
     errors = chamfer(predicted, batch.policy_subgoal, **options).tolist()
-    loss = agent.subgoal_loss(batch, torch.Generator())[0].item()
+    loss = agent.subgoal_loss(batch, ())[0].item()
     assert math.isclose(loss, awr_by_hand(agent, batch, errors, divisor=100), rel_tol=1e-4)
 
 
 def test_awr_moves_the_subgoal_policy_alone() -> None:
     agent, batch = make_hiql(), make_batch(FLAT)
-    agent.subgoal_loss(batch, torch.Generator())[0].backward()
+    agent.subgoal_loss(batch, ())[0].backward()
     moved = {name for name, learner in agent.learners.items() if learner.flat.grad.abs().sum() > 0}
     assert moved == {"subgoal"}
 
@@ -304,13 +309,13 @@ def test_state_dict_round_trip_continues_identically(batch: Batch) -> None:
     one = make_sgiql()
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
-        one.update(batch, generator)
+        update(one, batch, generator)
     torch.manual_seed(9)
     two = make_sgiql()
     two.load_state_dict(one.state_dict())
     state = generator.get_state()
-    first = one.update(batch, generator)
-    second = two.update(batch, torch.Generator().set_state(state))
+    first = update(one, batch, generator)
+    second = update(two, batch, torch.Generator().set_state(state))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
     for a, b in zip(one.learners.values(), two.learners.values(), strict=True):
@@ -378,8 +383,7 @@ def test_predicted_subgoals_are_pursued_as_they_are(spec: ObservationSpec) -> No
 def test_diffusion_of_flat_observations_has_a_token_per_view() -> None:
     two_views = ObservationSpec("flat", (6,), views=2)
     agent, batch = make_sgiql(two_views), make_batch(two_views)
-    generator = torch.Generator().manual_seed(0)
-    _, metrics = agent.subgoal_loss(batch, generator), agent.update(batch, generator)
+    metrics = update(agent, batch, torch.Generator().manual_seed(0))
     assert metrics["subgoal/grad_norm"] > 0
     assert agent.subgoal_policy.denoiser.encode[0].weight.shape == (1, 3, 24)
     obs, goal = torch.randn(2, 6), torch.randn(2, 6)

@@ -10,17 +10,17 @@ from common.checkpoint import flatten
 from common.config import compose
 from common.errors import UserError
 from common.updates import Draws, PipelinedUpdates, Updates, make_updates
-from tests.test_agents import FLAT, SETS, make_hiql, make_iql, make_sgiql
+from tests.test_agents import CPU, FLAT, SETS, make_hiql, make_iql, make_sgiql
 
 FUTURE = GoalShares(0.2, 0.8, 0.0, False)
 
 
-def make_buffer(spec: ObservationSpec = SETS) -> Buffer:
+def make_buffer(spec: ObservationSpec = SETS, device: torch.device = CPU) -> Buffer:
     g = torch.Generator().manual_seed(0)
     return Buffer(
-        torch.randn(60, *spec.shape, generator=g),
-        torch.rand(60, 2, generator=g) * 2 - 1,
-        torch.tensor([20, 40]),
+        torch.randn(60, *spec.shape, generator=g).to(device),
+        (torch.rand(60, 2, generator=g) * 2 - 1).to(device),
+        torch.tensor([20, 40], device=device),
         {},
         None,
         value_goals=FUTURE,
@@ -98,7 +98,7 @@ def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> N
 class Broken(SGIQL):
     """Its policies cannot be updated."""
 
-    def update_policies(self, batch, generator):
+    def update_policies(self, batch, noise):
         raise ArithmeticError("no luck")
 
 
