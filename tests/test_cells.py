@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +86,8 @@ def test_every_evaluation_is_of_a_training_and_changes_only_what_its_name_says(n
     foreign = [o for o in EVAL[name] if o.split(".")[0] in ("iql", "hiql", "sgiql")]
     assert all(override.partition("=")[0] in used for override in foreign)
     if name in TRAIN:  # the paper counts another reward of Push-Tetris than it learns from
-        assert replace(config.world, reward_mode=agent.world.reward_mode) == agent.world
+        worlds = [vars(part) | {"reward_mode": None} for part in (config.world, agent.world)]
+        assert worlds[0] == worlds[1]
         assert config.agent_settings == agent.agent_settings
 
 
