@@ -26,6 +26,7 @@ from envs.rendering import rendering_problem
 from tests.ogbench_files import LENGTH, record
 
 CUBES, SCENE, PUZZLE = NAMES = ("cube-double-play-v0", "scene-play-v0", "puzzle-3x3-noisy-v0")
+VISUAL = "visual-cube-single-play-v0"
 SIZES = {CUBES: (37, 28), SCENE: (40, 25), PUZZLE: (55, 23)}  # of states and qpos
 TINY = (
     "device=cpu",
@@ -412,3 +413,14 @@ def test_a_run_tells_the_results_of_each_task(task, agent, obs, files, tmp_path)
         (row,) = csv.DictReader(file)
     assert float(row["task4_episode_length"]) == float(row["task2_episode_length"]) == 3
     assert 0 <= float(row["task4_success_frac"]) < 1 and float(row["success"]) == 0
+
+
+@pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot render")
+def test_images_are_learned_from_and_acted_on(files, tmp_path):
+    record(files, VISUAL, episodes=2)
+    chosen = ("agent=iql", "obs=rgb", "arch_mlp.conv_channels=[2]", "eval_task_ids=[1]")
+    train.run(config(VISUAL, *TINY, *chosen, f"output_dir={tmp_path}", "max_episode_steps=2"))
+    (run,) = (tmp_path / "train").iterdir()
+    with (run / "eval.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["task1_episode_length"]) == 2
