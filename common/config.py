@@ -61,6 +61,8 @@ class Options:
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)
+    train_from_checkpoint: bool = setting()
+    checkpoint: str | None = setting()
     parallel_update: str = setting(choices=("auto", "always", "never"), identity=False)
     compile: bool | str = setting(words=("auto",), identity=False)
     cudagraphs: bool | str = setting(words=("auto",), identity=False)

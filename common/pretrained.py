@@ -1,4 +1,4 @@
-"""Two levels from two runs: the subgoal policy of `goal_pi_chkpt` in another agent."""
+"""What a run takes from others: where it starts, or the subgoal policy of `goal_pi_chkpt`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +12,24 @@ from common.evaluation_settings import find_checkpoint
 from common.observations import EPSILON, Normaliser
 
 KEY = "sgiql.goal_pi_chkpt"
+
+
+def load_start(config: Config) -> Checkpoint | None:
+    """The checkpoint that training starts from, if `train_from_checkpoint` asks for one.
+
+    Raises `UserError` if there is none, or if it is of another agent, task or observation.
+    """
+    if not config.train_from_checkpoint:
+        return None
+    checkpoint = load_checkpoint(find_checkpoint(config.checkpoint, "checkpoint"))
+    for name in ("agent", "task", "obs", "multiview"):
+        theirs, ours = checkpoint.raw.get(name), getattr(config, name)
+        if theirs != ours:
+            raise UserError(
+                f"checkpoint={checkpoint.path} does not fit: "
+                f"it has {name}={theirs}, this run {name}={ours}"
+            )
+    return checkpoint
 
 
 def load_goal_policy(agent: Any, normaliser: Normaliser, config: Config) -> None:

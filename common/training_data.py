@@ -19,9 +19,15 @@ CHUNK = 1 << 16  # rows: what is computed of a column at a time, to need no seco
 
 
 def load_training_data(
-    config: Config, world: World, observation: Observation, device: torch.device
+    config: Config,
+    world: World,
+    observation: Observation,
+    device: torch.device,
+    normaliser: Normaliser | None = None,
 ) -> tuple[Buffer, Normaliser]:
-    """Read the training episodes of `train_dataset_name` and fit the normaliser to them.
+    """Read the training episodes of `train_dataset_name` and normalise them.
+
+    Without a `normaliser`, one is fitted to them. Returns it with the buffer.
 
     Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
     holds NaN, or is larger than the memory.
@@ -41,7 +47,7 @@ def load_training_data(
         _check_finite(column, name, dataset)
     obs = _encode(dataset, length, observation, config)
     length = torch.from_numpy(length)
-    normaliser = observation.fit(obs)
+    normaliser = normaliser or observation.fit(obs)
     if normaliser.scales:
         for part in obs.split(CHUNK):
             part.copy_(normaliser(part))

@@ -171,6 +171,31 @@ def test_an_iql_agent_acts_as_sgiql_only_without_subgoals_or_with_anothers(low) 
         evaluated(low[0], "agent=sgiql")
 
 
+def test_training_starts_from_the_parameters_and_scales_of_another_run(
+    tiny_config, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: result(3))
+    config, setup = untrained("agent=iql", "obs=ec_state", "seed=5", mean=0.2, var=2.0)
+    first = store(tmp_path / "first.safetensors", config, setup)
+    given = ("agent=iql", "train_from_checkpoint=true", f"checkpoint={first}", "lr=1e-9")
+    config = tiny_config("steps=1", "log_freq=1", "obs=ec_state", *given)
+    train.run(config)
+    last = load_checkpoint(tmp_path / "train" / train_name(config) / "last.safetensors")
+    before = load_checkpoint(first).state
+    assert torch.equal(last.state["normaliser"]["mean"], before["normaliser"]["mean"])
+    for name in ("value", "critic", "policy"):
+        for key, tensor in before["agent"][name]["module"].items():
+            assert torch.allclose(last.state["agent"][name]["module"][key], tensor, atol=1e-7)
+    for wrong, problem in (
+        (["agent=sgiql"], "it has agent=iql, this run agent=sgiql"),
+        (["obs=ec_state_gen"], "it has obs=ec_state, this run obs=ec_state_gen"),
+        (["arch_eit.h_dim=4"], "whose parameters do not fit"),
+        (["checkpoint=null"], "checkpoint is not set"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            train.run(tiny_config("steps=1", "obs=ec_state", *given, *wrong))
+
+
 def test_a_pretrained_subgoal_policy_is_not_trained_and_stays_with_the_agent(
     tiny_config, tmp_path, monkeypatch
 ) -> None:
