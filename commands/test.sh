@@ -5,4 +5,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt tests/requirem
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+python -m pytest -n 2 "$@"  # two at once: most of the time goes into starting processes
