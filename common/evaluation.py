@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from agents.subgoals import Proposal
 from common.env_pool import EnvPool, Reply, Start, Step
+from common.errors import UserError
 from common.observations import Normaliser, Observation
 from common.processes import available_cores
 from common.statistics import Interval, average, proportion
@@ -165,6 +166,13 @@ def summarise(rows: list[dict[str, float | int]]) -> dict[str, Interval]:
     }
 
 
+def check_rendering(world: World, observation: Observation) -> None:
+    """Raise `UserError` if episodes need images that this machine cannot draw."""
+    problem = rendering_problem() if observation.pixels and world.needs_opengl else None
+    if problem:
+        raise UserError(f"an agent that sees images cannot be evaluated here: {problem}")
+
+
 def _filmable(world: World, videos: int) -> int:
     """How many of the episodes can be filmed: all, or none with a warning that says why."""
     problem = rendering_problem() if videos and world.needs_opengl else None
@@ -249,7 +257,8 @@ class _Player:
         if reply.goal is not None:
             episode.goal = episode.memory = self._encode([reply.goal], [episode])[0]
             if episode.index < self.films:
-                self.clips[episode.index] = Clip(episode.index, reply.goal_frame)
+                shown = not self.observation.pixels
+                self.clips[episode.index] = Clip(episode.index, reply.goal_frame, shown)
             return False
         episode.step += 1
         self.env_steps += 1
@@ -316,7 +325,7 @@ class _Player:
 
     @torch.inference_mode()
     def _encode(self, raw: list[np.ndarray], episodes: list[_Episode]) -> Tensor:
-        """Raw rows (S,) of E episodes -> what the agent sees, (E, *shape) on its device."""
+        """Raw rows of E episodes -> what the agent sees, (E, *shape) on its device."""
         rows = torch.from_numpy(np.stack(raw))
         identities = torch.stack([episode.identities for episode in episodes])
         return self.normaliser(self.observation.encode(rows, identities).to(self._device))

@@ -1,7 +1,8 @@
 """What an agent sees: one class per observation kind, and the normaliser they share.
 
-Letters: B rows, S length of an environment's state vector, N entities, D features per entity.
-To add a kind: a class here and a line in `OBSERVATIONS`.
+Letters: B rows, S length of an environment's state vector, N entities, D features per entity; V
+views of H x W pixels. To add a kind: a class here (`Images` for what an encoder makes of images)
+and a line in `OBSERVATIONS`.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from agents.base import ObservationSpec
 from common.errors import UserError
+from datasets.source import EpisodeSource
 from envs.base import World
 
 EPSILON = 1e-6  # added to the variance
@@ -24,17 +26,22 @@ CLIP = 5.0  # standard deviations
 class Observation(ABC):
     """How raw rows of a dataset or an environment become what a network sees, and back.
 
+    A raw row is a state (S,) or, of kinds with `pixels`, an image (H, W, 3) or (V, H, W, 3) uint8.
+
     Attributes:
         shape: of one encoded observation, (N, D) for entity sets.
         identity_dim: trailing features that say which entity a row is (0 if none).
+        collect_overrides: settings of `collect.py`, besides the world's, that store its raw rows.
     """
 
     kind: ClassVar[str]  # of networks, see `ObservationSpec`
 
     column: ClassVar[str] = "state_observations"  # of the dataset
     pixels: ClassVar[bool] = False  # whether the environment has to draw frames
+    dtype: ClassVar[torch.dtype] = torch.float32  # of encoded observations
     shape: tuple[int, ...]
-    identity_dim: int
+    identity_dim: int = 0
+    collect_overrides: tuple[str, ...] = ()
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -44,17 +51,28 @@ class Observation(ABC):
         """What networks need to know of it."""
         return ObservationSpec(self.kind, self.shape)
 
-    @abstractmethod
+    def check(self, dataset: EpisodeSource) -> None:
+        """Raise `UserError` unless a dataset of this world has the raw rows."""
+        dataset.column(self.column)
+
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
-        """Identity of each entity, constant over an episode: (episodes, N) integers."""
+        """Identity of each entity, constant over an episode: (episodes, N) integers.
+
+        No columns where entities are not told apart.
+        """
+        return torch.empty(episodes, 0, dtype=torch.long)
 
     @abstractmethod
     def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
-        """Raw rows (B, S) with their episodes' identities (B, N) -> (B, *shape) float32."""
+        """Raw rows (B, ...) with their episodes' identities (B, N) -> (B, *shape) of `dtype`."""
 
     @abstractmethod
     def decode(self, obs: Tensor) -> Tensor:
-        """(B, *shape), not normalised -> raw rows (B, S); identities are ignored."""
+        """(B, *shape), not normalised -> raw rows (B, ...); identities are ignored."""
+
+    def fit(self, obs: Tensor) -> "Normaliser":
+        """The normaliser for these rows (R, *shape) of training data."""
+        return Normaliser.fit(obs)
 
     def align(self, obs: Tensor, identities: Tensor) -> Tensor:
         """A generated observation with its rows in the order of `identities` (N,): (*shape)."""
@@ -122,14 +140,10 @@ class FlatState(Observation):
     """`state`: the environment's state vector as it is."""
 
     kind = "flat"
-    identity_dim = 0
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.shape = (world.state_dim,)
-
-    def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
-        return torch.empty(episodes, 0, dtype=torch.long)
 
     def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
         return raw.float()
@@ -138,10 +152,76 @@ class FlatState(Observation):
         return obs
 
 
+class Images(Observation):
+    """What is made of images: themselves, or what an encoder says of each view.
+
+    Attributes:
+        stored: shape of a raw row, (H, W, 3) or (V, H, W, 3). views: V, 1 or more.
+    """
+
+    column = "observations"
+    pixels = True
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.stored, _ = world.dataset_columns(pixels=True)[self.column]
+        self.views = self.stored[0] if len(self.stored) == 4 else 1
+        self.collect_overrides = ("obs=rgb", *(("multiview=true",) if world.multiview else ()))
+
+    def check(self, dataset: EpisodeSource) -> None:
+        """Raise `UserError` unless a dataset has images of as many views, as large as here."""
+        if self.column not in dataset.header["columns"]:
+            again = " ".join(self.collect_overrides)
+            raise UserError(f"dataset {dataset} has no images; collect with {again}")
+        found, _ = dataset.column(self.column)
+        if found != self.stored:
+            raise UserError(
+                f"dataset {dataset} has {_describe(found)}, the settings ask for "
+                f"{_describe(self.stored)}; set multiview and the size in "
+                f"env_kwargs.{self.world.section} as they were collected"
+            )
+
+    def channels_first(self, raw: Tensor) -> Tensor:
+        """Raw rows (B, H, W, 3) or (B, V, H, W, 3) -> (B, V, 3, H, W), as they are."""
+        return raw.reshape(-1, self.views, *self.stored[-3:]).movedim(-1, 2)
+
+
+class RGB(Images):
+    """`rgb`: the images as they are, the views' channels one after the other (spec: agents 3.2).
+
+    Nothing is normalised, and bytes stay bytes: networks divide by 255.
+    """
+
+    kind = "image"
+    dtype = torch.uint8
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        height, width, channels = self.stored[-3:]
+        self.shape = (self.views * channels, height, width)
+
+    def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
+        return self.channels_first(raw).flatten(1, 2)
+
+    def decode(self, obs: Tensor) -> Tensor:
+        return obs.unflatten(1, (self.views, -1)).movedim(2, -1).reshape(-1, *self.stored)
+
+    def fit(self, obs: Tensor) -> "Normaliser":
+        return Normaliser.none(obs.device)
+
+
+def _describe(shape: tuple[int, ...]) -> str:
+    """Images of shape (H, W, 3) or (V, H, W, 3) in words, width first."""
+    views = shape[0] if len(shape) == 4 else 1
+    plural = "s" if views > 1 else ""
+    return f"{views} view{plural} of {shape[-2]} x {shape[-3]} pixels"
+
+
 OBSERVATIONS: dict[str, type[Observation]] = {
     "ec_state": EntityState,
     "ec_state_gen": GeneralEntityState,
     "state": FlatState,
+    "rgb": RGB,
 }
 IMAGE_KINDS = frozenset({"rgb", "dlp", "vqvae"})  # kinds whose datasets hold images
 
@@ -158,7 +238,7 @@ class Normaliser:
     """Per-feature mean and variance (D,) over all entities and steps of the training data.
 
     The same rule, clip and epsilon serve training and evaluation (differs from the reference, whose
-    evaluation uses neither clip nor epsilon).
+    evaluation uses neither clip nor epsilon). Of no features (D = 0) it leaves everything as it is.
     """
 
     mean: Tensor
@@ -173,11 +253,25 @@ class Normaliser:
         squares = sum(_sum_rows((part.double() - mean).square()) for part in obs.split(chunk))
         return cls(mean.float(), (squares / count).float())
 
+    @classmethod
+    def none(cls, device: torch.device) -> "Normaliser":
+        """The one that leaves everything as it is."""
+        return cls(torch.empty(0, device=device), torch.empty(0, device=device))
+
+    @property
+    def scales(self) -> bool:
+        """Whether it changes anything."""
+        return self.mean.numel() > 0
+
     def __call__(self, obs: Tensor) -> Tensor:
+        if not self.scales:
+            return obs
         return ((obs - self.mean) / torch.sqrt(self.var + EPSILON)).clamp(-CLIP, CLIP)
 
     def inverse(self, obs: Tensor) -> Tensor:
         """Undo the scaling (what was clipped stays clipped)."""
+        if not self.scales:
+            return obs
         return obs * torch.sqrt(self.var + EPSILON) + self.mean
 
     def to(self, device: torch.device) -> "Normaliser":

@@ -15,7 +15,7 @@ from common.buffer import Buffer
 from common.checkpoint import load_checkpoint
 from common.config import Config
 from common.errors import UserError
-from common.evaluation import EvaluationStopped, evaluate
+from common.evaluation import EvaluationStopped, check_rendering, evaluate
 from common.logger import MetricsLog, Tracker
 from common.signals import stop_on_signal
 from common.subgoal_watch import watching
@@ -41,7 +41,8 @@ class Trainer:
 
     def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:
         self.config, self.setup, self.buffer, self.folder = config, setup, buffer, folder
-        self.watched = watching(config, setup)  # evaluations begin late, mistakes should show now
+        check_rendering(setup.world, setup.observation)  # evaluations begin late,
+        self.watched = watching(config, setup)  # what is in their way should show now
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint

@@ -1,5 +1,7 @@
 """From a dataset on disk to a buffer of normalised observations."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from common.buffer import Buffer, GoalShares
 from common.config import Config
 from common.errors import UserError
+from common.memory import free_memory
 from common.observations import Normaliser, Observation
 from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
@@ -20,23 +23,28 @@ def load_training_data(
 ) -> tuple[Buffer, Normaliser]:
     """Read the training episodes of `train_dataset_name` and fit the normaliser to them.
 
-    Raises `UserError` if the dataset is missing or of another environment, or holds NaN.
+    Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
+    holds NaN, or is larger than the memory.
     """
-    dataset = open_dataset(config.data_dir, config.train_dataset_name, world)
+    name, extra = config.train_dataset_name, observation.collect_overrides
+    dataset = open_dataset(config.data_dir, name, world, extra)
     difference = world.compatible(dataset.header)
     if difference:
         raise UserError(f"dataset {dataset} does not fit: {difference}")
+    observation.check(dataset)
     fields = _reward_fields(config, world)
     wanted = sorted({"actions", *fields})
+    _check_memory(dataset, wanted, observation, config, device)
     columns, length = dataset.load(wanted, div=config.train_dataset_div)
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
         _check_finite(column, name, dataset)
     obs = _encode(dataset, length, observation, config)
     length = torch.from_numpy(length)
-    normaliser = Normaliser.fit(obs)
-    for part in obs.split(CHUNK):
-        part.copy_(normaliser(part))
+    normaliser = observation.fit(obs)
+    if normaliser.scales:
+        for part in obs.split(CHUNK):
+            part.copy_(normaliser(part))
     buffer = Buffer(
         obs.to(device),
         rows["actions"].to(device),
@@ -64,6 +72,32 @@ def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
     return world.reward_fields
 
 
+def _check_memory(
+    dataset: EpisodeSource,
+    columns: list[str],
+    observation: Observation,
+    config: Config,
+    device: torch.device,
+) -> None:
+    """Raise `UserError` if all that a buffer holds is more than main memory or `device` can take.
+
+    Training that swaps would not end in years, or the system would kill it hours later.
+    """
+    kinds = [dataset.column(name) for name in columns]
+    row = sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds)
+    row += math.prod(observation.shape) * observation.dtype.itemsize
+    needed = int(dataset.lengths(div=config.train_dataset_div).sum()) * row
+    for place in dict.fromkeys((torch.device("cpu"), device)):
+        free = free_memory(place)
+        if needed > free:
+            div = config.train_dataset_div * math.ceil(needed / max(free, 1))
+            raise UserError(
+                f"dataset {dataset} takes {needed / 2**30:.1f} GiB of memory with "
+                f"obs={config.obs}, {place} has {free / 2**30:.1f} GiB free; a part of it fits: "
+                f"train_dataset_div={div}"
+            )
+
+
 def _encode(
     dataset: EpisodeSource, length: np.ndarray, observation: Observation, config: Config
 ) -> Tensor:
@@ -73,7 +107,7 @@ def _encode(
     """
     generator = torch.Generator().manual_seed(config.seed)
     identities = observation.identities(len(length), generator)
-    obs = torch.empty(int(length.sum()), *observation.shape)
+    obs = torch.empty(int(length.sum()), *observation.shape, dtype=observation.dtype)
     name, div = observation.column, config.train_dataset_div
     parts = obs.split(length.tolist())
     for part, own, episode in zip(parts, identities, dataset.stream([name], div=div), strict=True):
@@ -84,6 +118,8 @@ def _encode(
 
 
 def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
+    if not column.is_floating_point():
+        return
     if not all(torch.isfinite(part).all() for part in column.split(CHUNK)):
         raise UserError(f"dataset {dataset} has NaN or infinity in column {name}")
 

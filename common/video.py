@@ -31,11 +31,13 @@ class Clip:
 
     Attributes:
         episode: its index. goal: picture of its goal.
-        frames: the episode with the current subgoal. successes: whether each shows a success.
+        frames: the episode. successes: whether each shows a success.
+        subgoals: whether the frames show the current subgoal.
     """
 
     episode: int
     goal: np.ndarray
+    subgoals: bool = True
     frames: list[np.ndarray] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
 
@@ -47,7 +49,8 @@ class Clip:
         """The frame at `index`, or the last one beyond the end, with caption and border."""
         index = min(index, len(self.frames) - 1)
         success = self.successes[index]
-        caption = "goal reached" if success else "now, with subgoal"
+        caption = "now, with subgoal" if self.subgoals else "now"
+        caption = "goal reached" if success else caption
         return tile(self.frames[index], caption, REACHED if success else BACKGROUND)
 
 

@@ -109,14 +109,17 @@ class NpzDataset(EpisodeSource):
         return np.diff(np.flatnonzero(terminals), prepend=-1)
 
 
-def open_dataset(data_dir: str | Path, name: str, world: World) -> EpisodeSource:
+def open_dataset(
+    data_dir: str | Path, name: str, world: World, overrides: Sequence[str] = ()
+) -> EpisodeSource:
     """Open the dataset `name` under `data_dir`: its folder, or else the file `name`.npz.
 
-    Raises UserError if there is neither, or if it is incomplete or damaged.
+    `overrides` are settings of `collect.py`, besides the world's, for the message that it is
+    missing. Raises UserError if there is neither, or if it is incomplete or damaged.
     """
     if is_npz(data_dir, name):
         return NpzDataset(Path(data_dir) / f"{name}.npz", world)
-    return Dataset.open(data_dir, name, world.collect_overrides())
+    return Dataset.open(data_dir, name, [*world.collect_overrides(), *overrides])
 
 
 def is_npz(data_dir: str | Path, name: str) -> bool:

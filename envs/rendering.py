@@ -8,6 +8,7 @@ the backend when the first frame is wanted.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import os
@@ -65,6 +66,18 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
         return mujoco.Renderer(model, height=height, width=width)
     except (ImportError, AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
         raise UserError(_message(name, str(error))) from error
+
+
+@functools.lru_cache(maxsize=4)  # as many as models that are kept
+def shared_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """Return `open_renderer`'s of this model, the same one to everybody in the process.
+
+    Several OpenGL contexts in one process cost memory and time and are known to hang, and many
+    environments of a process draw where observations are images.
+    """
+    renderer = open_renderer(model, height, width)
+    atexit.register(renderer.close)  # while the graphics library is still there
+    return renderer
 
 
 def rendering_problem() -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from envs import manipobj_rules as rules
-from envs.rendering import open_renderer, without_backend
+from envs.rendering import shared_renderer, without_backend
 
 with without_backend():
     import mujoco
@@ -31,7 +31,7 @@ class Frames(ManipSpaceEnv):
     _mocap_ids: np.ndarray  # (N,) of the targets
 
     def _initialize_renderer(self) -> None:
-        self._renderer = open_renderer(self._model, self._render_height, self._render_width)
+        self._renderer = shared_renderer(self._model, self._render_height, self._render_width)
 
     def render(self, camera: str | Sequence[str] = "front_pixels", **kwargs: Any) -> np.ndarray:
         """Draw one camera (height, width, 3), or several stacked on axis 0, as uint8."""
@@ -88,10 +88,8 @@ class Frames(ManipSpaceEnv):
         return state[rules.AGENT_DIM : end].reshape(self.num_cubes, rules.CUBE_DIM)
 
     def close(self) -> None:
-        """Free the OpenGL context, if there is one."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Let go of the renderer, which other environments of the process may be using."""
+        self._renderer = None
 
 
 def yaw_angles(quaternions: np.ndarray) -> np.ndarray:

@@ -599,7 +599,7 @@ def test_a_missing_dataset_makes_no_run_folder(tiny_config):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("obs=rgb", "obs=rgb cannot be trained on yet; allowed: ec_state, ec_state_gen"),
+        ("obs=dlp", "obs=dlp cannot be trained on yet; allowed: ec_state, ec_state_gen"),
         ("env_kwargs.manipobj.num_cubes=0", "num_cubes"),
     ],
 )
