@@ -164,7 +164,7 @@ def test_the_environment_may_lie_elsewhere(project, absolute):
 def test_the_test_command_checks_style_and_runs_the_tests(project):
     found = calls(project, "test.sh", "-k", "buffer")
     assert [call[0] for call in found] == ["ruff", "ruff", "python"]
-    assert found[-1][1:] == ["-m", "pytest", "-k", "buffer"]
+    assert found[-1][1:] == ["-m", "pytest", "-n", "2", "-k", "buffer"]
 
 
 CELLS = [
