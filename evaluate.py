@@ -15,11 +15,10 @@ def run(command: Config) -> None:
     from common.agent_files import load_agent
     from common.config import parse
     from common.device import describe_device, resolve_device, set_threads
-    from common.evaluation import evaluate
+    from common.evaluation_run import prepare_evaluation
     from common.evaluation_settings import find_checkpoint, given_keys, merge
     from common.results import save_results, table
     from common.runs import new_eval_folder, provenance
-    from common.subgoal_watch import watching
 
     path = find_checkpoint(command.eval_checkpoint)
     device = resolve_device(command.device)
@@ -28,24 +27,10 @@ def run(command: Config) -> None:
     setup, config, step = load_agent(
         path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
     )
-    watched = watching(config, setup)
+    evaluation = prepare_evaluation(config, setup)
     machine = describe_device(device)
     folder = new_eval_folder(config, machine)
-    result = evaluate(
-        setup.agent,
-        setup.world,
-        setup.observation,
-        setup.normaliser,
-        episodes=config.num_eval_episodes,
-        seed=config.seed,
-        num_envs=config.num_eval_envs,
-        workers=config.num_workers,
-        tasks=config.eval_tasks,
-        videos=config.num_video_episodes if config.save_video else 0,
-        video_frame_skip=config.video_frame_skip,
-        progress=True,
-        **watched,
-    )
+    result = evaluation(seed=config.seed)
     about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
     files = save_results(folder, result, about | {"provenance": provenance(machine)})
     print(

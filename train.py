@@ -10,9 +10,9 @@ from common.config import Config, hydra_main
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
-    from common.agent_files import make_setup, make_world, restore_agent
+    from common.agent_files import make_setup, make_world, observe, restore_agent
     from common.device import describe_device, resolve_device, set_threads
-    from common.observations import Normaliser, make_observation
+    from common.observations import Normaliser
     from common.pretrained import load_goal_policy, load_start
     from common.runs import open_run
     from common.trainer import Trainer
@@ -21,7 +21,7 @@ def run(config: Config) -> None:
     device = resolve_device(config.device)
     set_threads(config.threads)
     world = make_world(config)
-    observation = make_observation(config.obs, world)
+    observation = observe(config, world)
     # The agent first: what it cannot learn from is refused before minutes of reading.
     setup = make_setup(config, world, observation, Normaliser.none(device))
     start, scales = load_start(config), None
@@ -29,7 +29,7 @@ def run(config: Config) -> None:
         restore_agent(setup, start)
         scales = Normaliser(**start.state["normaliser"])  # what its parameters are made for
     buffer, setup.normaliser = load_training_data(config, world, observation, device, scales)
-    load_goal_policy(setup.agent, setup.normaliser, config)
+    load_goal_policy(setup, config)
     with open_run(config, describe_device(device)) as folder:
         trainer = Trainer(config, setup, buffer, folder.path)
         if trainer.finished:

@@ -19,6 +19,7 @@ from common.pretrained import brings_goal_policy, load_goal_policy
 from common.registry import lookup
 from envs import world_class
 from envs.base import World
+from visual_encoders.frozen import KEY, EncoderChoice
 
 
 @dataclass
@@ -39,6 +40,18 @@ def make_world(config: Config) -> World:
         max_episode_steps=config.max_episode_steps,
         multiview=config.multiview,
     )
+
+
+def observe(config: Config, world: World) -> Observation:
+    """What agents see of a world with these settings."""
+    particles = config.dlp_post_training_num_kp
+    encoder = EncoderChoice(
+        config.obs,
+        config.rep_model_checkpoint,
+        config.rep_model_device,
+        particles=None if particles == -1 else particles,
+    )
+    return make_observation(config.obs, world, encoder)
 
 
 def make_setup(
@@ -75,11 +88,21 @@ def save_checkpoint(
     nested = {"agent": setup.agent.state_dict(), "normaliser": normaliser, "trainer": trainer}
     tensors, structure = files.flatten(nested)
     meta = {"config": config.raw, "step": step, "extra": extra, "structure": structure}
+    meta["encoder"] = setup.observation.encoder_sha256
     files.save(path, tensors, meta)
 
 
 def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's parameters into the agent of `setup`."""
+    """Put a checkpoint's parameters into the agent of `setup`.
+
+    Raises `UserError` if they do not fit, or were learned from what another encoder made of images.
+    """
+    here, there = setup.observation.encoder_sha256, checkpoint.encoder
+    if here != there:
+        raise UserError(
+            f"{checkpoint.path} learned from an encoder with SHA-256 {there!s:.12}, the one given "
+            f"has {here!s:.12}; set {KEY} to the former (it was {checkpoint.raw.get(KEY)} then)"
+        )
     try:
         setup.agent.load_state_dict(checkpoint.state["agent"])
     except (RuntimeError, KeyError) as error:
@@ -101,10 +124,10 @@ def load_agent(
     checkpoint = load_checkpoint(path)
     config = configure(checkpoint.raw)
     world = make_world(config)
-    observation = make_observation(config.obs, world)
+    observation = observe(config, world)
     normaliser = Normaliser(**checkpoint.state["normaliser"]).to(device)
     setup = make_setup(config, world, observation, normaliser)
     restore_agent(setup, checkpoint)
     if not brings_goal_policy(checkpoint, config):
-        load_goal_policy(setup.agent, normaliser, config)
+        load_goal_policy(setup, config)
     return setup, config, checkpoint.step

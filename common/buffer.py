@@ -69,7 +69,7 @@ class Buffer:
     """Draws training batches.
 
     Args:
-        obs: (R, *shape) normalised observations of all rows.
+        obs: (R, *shape) observations of all rows, normalised unless `normalise` does that.
         action: (R, A).
         length: (E,) rows per episode, at least 3 each.
         reward_rows: the dataset's columns, (R, ...) each, that `reward` reads.
@@ -79,6 +79,7 @@ class Buffer:
         gamma: discount, the parameter of geometric goals.
         subgoal_k: steps from a state to its subgoal (at most up to the goal).
         done_signal: whether a reached goal ends bootstrapping.
+        normalise: is applied to what is drawn of `obs`, for what lies on disk as it is.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Buffer:
         gamma: float,
         subgoal_k: int,
         done_signal: bool,
+        normalise: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if int(length.min()) < 3:
             raise UserError(f"an episode has {int(length.min())} steps; training needs 3 or more")
@@ -104,6 +106,7 @@ class Buffer:
         self.reward_rows, self.reward = dict(reward_rows), reward
         self.value_goals, self.policy_goals = value_goals, policy_goals
         self.gamma, self.subgoal_k, self.done_signal = gamma, subgoal_k, done_signal
+        self.normalise = normalise
 
     def __len__(self) -> int:
         return len(self.action)
@@ -128,7 +131,12 @@ class Buffer:
         episode = (u[0] * len(self.length)).long()
         apart = (self.length[episode] - 1).clamp(max=apart)
         first = self.first[episode] + (u[1] * (self.length[episode] - apart)).long()
-        return self.obs[first], self.obs[first + apart]
+        return self.observe(first), self.observe(first + apart)
+
+    def observe(self, rows: Tensor) -> Tensor:
+        """Normalised observations of rows (B,): (B, *shape)."""
+        obs = self.obs[rows]
+        return obs if self.normalise is None else self.normalise(obs)
 
     def draw(self, size: int, generator: torch.Generator) -> Indices:
         """Rows of a batch: an episode uniformly, then a transition uniformly inside it.
@@ -169,7 +177,7 @@ class Buffer:
         size = len(rows.state)
         following = rows.state + 1
         wanted = (rows.state, following, rows.value_goal, rows.policy_goal, rows.policy_subgoal)
-        obs, next_obs, *goals = self.obs[torch.cat(wanted)].split(size)
+        obs, next_obs, *goals = self.observe(torch.cat(wanted)).split(size)
         if self.reward is None:
             reward = (rows.value_goal == following).float() - 1
         else:

@@ -20,13 +20,17 @@ FORMAT = "hecrl-checkpoint-1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors."""
+    """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors.
+
+    `encoder` is the SHA-256 of the frozen encoder that made its observations, if one did.
+    """
 
     path: Path
     raw: dict[str, Any]
     step: int
     extra: dict[str, Any]
     state: dict[str, Any]
+    encoder: str | None = None
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any) -> None:
@@ -68,7 +72,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU. Raises `UserError` if it is missing or damaged."""
     tensors, meta = load(path)
     state = unflatten(tensors, meta["structure"])
-    return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state)
+    encoder = meta.get("encoder")  # files older than encoders lack it
+    return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state, encoder)
 
 
 def flatten(nested: Any) -> tuple[dict[str, Tensor], Any]:

@@ -20,6 +20,7 @@ from common.registry import load
 from common.settings import SettingError, setting
 from envs import OGBENCH_WORLD, WORLDS, ogbench_tasks, world_class
 from envs.base import CollectSettings
+from visual_encoders import FROZEN
 
 ROOT = Path(__file__).resolve().parent.parent
 OBSERVATIONS = ("state", "ec_state", "ec_state_gen", "rgb", "dlp", "vqvae")
@@ -51,6 +52,9 @@ class Options:
     obs: str = setting(choices=OBSERVATIONS)
     multiview: bool = setting()
     reward: str = setting(choices=("env", "unsupervised"))
+    rep_model_checkpoint: str | None = setting()
+    rep_model_device: str = setting(identity=False)
+    dlp_post_training_num_kp: int = setting(low=-1)
     done_signal: bool = setting()
     gamma: float = setting(above=0, below=1)
     max_episode_steps: int | None = setting(low=1)
@@ -170,6 +174,8 @@ def identity(config: Config) -> dict[str, Any]:
         settings_of |= decisive(path, part, type(part))
     if not config.eval_tasks:
         del settings_of["eval_task_ids"]
+    if config.obs not in FROZEN:
+        del settings_of["rep_model_checkpoint"], settings_of["dlp_post_training_num_kp"]
     return settings_of
 
 
@@ -263,9 +269,11 @@ def _check_together(options: Any, eval_tasks: Sequence[int]) -> None:
             f"arch_eit.embed_dim={eit.embed_dim} does not fit arch_eit.n_head={eit.n_head}; "
             "allowed: even multiples of the number of heads"
         )
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options.device):
-        allowed = "auto, cpu, cuda, cuda:N, mps"
-        raise SettingError(f"device={options.device} is not known; allowed: {allowed}")
+    for name in ("device", "rep_model_device"):
+        value = getattr(options, name)
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            allowed = "auto, cpu, cuda, cuda:N, mps"
+            raise SettingError(f"{name}={value} is not known; allowed: {allowed}")
     for name in ("run_name", "dataset_name", "train_dataset_name", "eval_variant_name"):
         value = getattr(options, name)
         if value and not re.fullmatch(r"\w[\w.+-]*", value):

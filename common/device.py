@@ -9,8 +9,8 @@ from common.errors import UserError
 from common.processes import available_cores
 
 
-def resolve_device(name: str) -> torch.device:
-    """Return the device that `name` (auto, cpu, cuda, cuda:N or mps) stands for.
+def resolve_device(name: str, key: str = "device") -> torch.device:
+    """Return the device that the value `name` of setting `key` (auto, cpu, cuda, ...) stands for.
 
     auto is the first of cuda, mps and cpu that is there. Raises `UserError` for an absent one.
     """
@@ -20,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
     count = _count(device.type)
     if (device.index or 0) >= count:
         found = f"this machine has {count} {device.type} device{'s' * (count != 1)}"
-        raise UserError(f"device={name}: {found}; use device=auto or device=cpu")
+        raise UserError(f"{key}={name}: {found}; use {key}=auto or {key}=cpu")
     return device
 
 

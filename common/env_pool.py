@@ -108,7 +108,7 @@ class _Slot:
             options["task_id"] = order.task
         obs, info = self.env.reset(seed=order.seed, options=options)
         goal = info["goal"] if self.pixels else np.asarray(info["state_goal"], np.float32)
-        picture = _side_by_side(info["goal_rendered"]) if order.film else None
+        picture = side_by_side(info["goal_rendered"]) if order.film else None
         return Reply(self._raw(obs, info), goal=goal, goal_frame=picture)
 
     def step(self, order: Step) -> Reply:
@@ -132,7 +132,7 @@ class _Slot:
         return View(env.frame() if subgoal is None else env.subgoal_frame(subgoal), self.success)
 
 
-def _side_by_side(frames: np.ndarray) -> np.ndarray:
+def side_by_side(frames: np.ndarray) -> np.ndarray:
     """One picture of several views: (V, H, W, 3) -> (H, V W, 3); (H, W, 3) stays."""
     return np.concatenate(list(frames), axis=1) if frames.ndim == 4 else frames
 

@@ -218,6 +218,8 @@ class _Episode:
     raw: np.ndarray | None = None  # newest observation of the environment
     goal: Tensor | None = None
     memory: Tensor | None = None
+    scene: np.ndarray | None = None  # the raw goal, of a filmed episode
+    pictured: tuple[Tensor, np.ndarray | None] | None = None  # a subgoal and its picture
     step: int = 0
     figures: dict[str, float] = field(default_factory=dict)  # besides the world's metrics
 
@@ -257,13 +259,14 @@ class _Player:
         if reply.goal is not None:
             episode.goal = episode.memory = self._encode([reply.goal], [episode])[0]
             if episode.index < self.films:
+                episode.scene = reply.goal
                 shown = not self.observation.pixels
                 self.clips[episode.index] = Clip(episode.index, reply.goal_frame, shown)
             return False
         episode.step += 1
         self.env_steps += 1
         for view in reply.views:
-            self.clips[episode.index].add(view.frame, view.success)
+            self.clips[episode.index].add(view.frame, view.success, self._picture(episode))
         if reply.metrics is None:
             return False
         about = {"episode": episode.index, "seed": episode.seed}
@@ -316,6 +319,15 @@ class _Player:
     def _shown(self, episode: _Episode) -> np.ndarray | None:
         """The subgoal of an episode as an environment state, (S,); images show none."""
         return None if self.observation.pixels else self._subgoal_state(episode).numpy()
+
+    @torch.inference_mode()
+    def _picture(self, episode: _Episode) -> np.ndarray | None:
+        """The subgoal of an episode as a frame, for kinds that have such; drawn once."""
+        if episode.pictured is None or not torch.equal(episode.pictured[0], episode.memory):
+            subgoal = self.normaliser.inverse(episode.memory)
+            picture = self.observation.picture(subgoal, episode.scene)
+            episode.pictured = episode.memory, picture
+        return episode.pictured[1]
 
     def _subgoal_state(self, episode: _Episode) -> Tensor:
         """The subgoal of an episode as an environment state, (S,) on the CPU."""

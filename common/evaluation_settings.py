@@ -8,7 +8,7 @@ from typing import Any
 from common.errors import UserError
 
 # These describe the machine and the place of the results, so the trained run's do not matter.
-LOCAL = ("device", "threads", "num_workers", "output_dir")
+LOCAL = ("device", "rep_model_device", "threads", "num_workers", "output_dir")
 DEFAULT_CHECKPOINT = "last.safetensors"
 
 

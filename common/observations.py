@@ -1,14 +1,15 @@
 """What an agent sees: one class per observation kind, and the normaliser they share.
 
 Letters: B rows, S length of an environment's state vector, N entities, D features per entity; V
-views of H x W pixels. To add a kind: a class here (`Images` for what an encoder makes of images)
-and a line in `OBSERVATIONS`.
+views of H x W pixels. To add a kind: a class (`Images` for what is made of images) and a line in
+`OBSERVATIONS`.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from agents.base import ObservationSpec
 from common.errors import UserError
+from common.registry import lookup
 from datasets.source import EpisodeSource
 from envs.base import World
+from visual_encoders.frozen import EncoderChoice
 
 EPSILON = 1e-6  # added to the variance
 CLIP = 5.0  # standard deviations
+CHUNK_NUMBERS = 1 << 24  # that are turned into double precision at a time
 
 
 class Observation(ABC):
@@ -37,6 +41,7 @@ class Observation(ABC):
     kind: ClassVar[str]  # of networks, see `ObservationSpec`
 
     pixels: ClassVar[bool] = False  # whether the environment has to draw frames
+    encoded: ClassVar[bool] = False  # whether a frozen encoder makes it, see `Latents`
     dtype: ClassVar[torch.dtype] = torch.float32  # of encoded observations
     shape: tuple[int, ...]
     identity_dim: int = 0
@@ -55,6 +60,11 @@ class Observation(ABC):
         """What networks need to know of it."""
         return ObservationSpec(self.kind, self.shape)
 
+    @property
+    def encoder_sha256(self) -> str | None:
+        """What tells its encoder from others, if it has one."""
+        return None
+
     def check(self, dataset: EpisodeSource) -> None:
         """Raise `UserError` unless a dataset of this world has the raw rows."""
         dataset.column(self.column)
@@ -70,9 +80,13 @@ class Observation(ABC):
     def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
         """Raw rows (B, ...) with their episodes' identities (B, N) -> (B, *shape) of `dtype`."""
 
-    @abstractmethod
-    def decode(self, obs: Tensor) -> Tensor:
-        """(B, *shape), not normalised -> raw rows (B, ...); identities are ignored."""
+    def picture(self, obs: Tensor, goal: np.ndarray) -> np.ndarray | None:
+        """A generated observation (*shape), not normalised, as a frame (H, W, 3) uint8.
+
+        What an observation does not tell, such as a background, is that of the episode's `goal`, a
+        raw row. None of kinds whose environments draw generated states, or that generate nothing.
+        """
+        return None
 
     def fit(self, obs: Tensor) -> "Normaliser":
         """The normaliser for these rows (R, *shape) of training data."""
@@ -83,7 +97,15 @@ class Observation(ABC):
         return obs
 
 
-class EntityState(Observation):
+class States(Observation):
+    """What is made of the state vector, and can be turned back into it."""
+
+    @abstractmethod
+    def decode(self, obs: Tensor) -> Tensor:
+        """(B, *shape), not normalised -> states (B, S); identities are ignored."""
+
+
+class EntityState(States):
     """`ec_state`: one row per entity (agent first) from simulator state, one-hot of its row.
 
     The one-hot is left out for worlds whose rows say themselves which entity they are of.
@@ -140,7 +162,7 @@ class GeneralEntityState(EntityState):
         return torch.cat([agent, 1 + order[:, : self.world.num_entities - 1]], dim=1)
 
 
-class FlatState(Observation):
+class FlatState(States):
     """`state`: the environment's state vector as it is."""
 
     kind = "flat"
@@ -221,24 +243,28 @@ def _describe(shape: tuple[int, ...]) -> str:
     return f"{views} view{plural} of {shape[-2]} x {shape[-3]} pixels"
 
 
-OBSERVATIONS: dict[str, type[Observation]] = {
-    "ec_state": EntityState,
-    "ec_state_gen": GeneralEntityState,
-    "state": FlatState,
-    "rgb": RGB,
+OBSERVATIONS = {
+    "ec_state": "common.observations:EntityState",
+    "ec_state_gen": "common.observations:GeneralEntityState",
+    "state": "common.observations:FlatState",
+    "rgb": "common.observations:RGB",
+    "dlp": "common.latent_observations:Particles",
+    "vqvae": "common.latent_observations:Codes",
 }
 IMAGE_KINDS = frozenset({"rgb", "dlp", "vqvae"})  # kinds whose datasets hold images
 
 
-def make_observation(name: str, world: World) -> Observation:
-    """The observation kind `name` on `world`; raises `UserError` for one that agents cannot use."""
-    if name not in OBSERVATIONS:
-        raise UserError(f"obs={name} cannot be trained on yet; allowed: {', '.join(OBSERVATIONS)}")
-    kind = OBSERVATIONS[name]
+def make_observation(name: str, world: World, encoder: EncoderChoice | None = None) -> Observation:
+    """The observation kind `name` on `world`, by `encoder` if it is of a kind that needs one.
+
+    Raises `UserError` for one that the world refuses, for a missing encoder, or one that does not
+    fit.
+    """
+    kind = lookup(OBSERVATIONS, name, "obs")
     problem = world.observation_problem(kind.kind, kind.pixels)
     if problem:
         raise UserError(f"obs={name} is not possible: {problem}")
-    return kind(world)
+    return kind(world, encoder or EncoderChoice(name)) if kind.encoded else kind(world)
 
 
 @dataclass
@@ -254,8 +280,12 @@ class Normaliser:
 
     @classmethod
     def fit(cls, obs: Tensor, chunk: int = 1 << 16) -> "Normaliser":
-        """From all rows of a dataset (R, ..., D), `chunk` of them in double precision at a time."""
+        """From all rows of a dataset (R, ..., D), `chunk` of them in double precision at a time.
+
+        Or fewer, if that is more than `CHUNK_NUMBERS` numbers.
+        """
         count = obs[..., 0].numel()
+        chunk = max(1, min(chunk, CHUNK_NUMBERS // max(1, obs[0].numel())))
         total = sum(_sum_rows(part.double()) for part in obs.split(chunk))
         mean = total / count
         squares = sum(_sum_rows((part.double() - mean).square()) for part in obs.split(chunk))

@@ -1,7 +1,7 @@
 """What a run takes from others: where it starts, or the subgoal policy of `goal_pi_chkpt`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,6 +10,9 @@ from common.config import Config
 from common.errors import UserError
 from common.evaluation_settings import find_checkpoint
 from common.observations import EPSILON, Normaliser
+
+if TYPE_CHECKING:
+    from common.agent_files import Setup
 
 KEY = "sgiql.goal_pi_chkpt"
 
@@ -32,23 +35,22 @@ def load_start(config: Config) -> Checkpoint | None:
     return checkpoint
 
 
-def load_goal_policy(agent: Any, normaliser: Normaliser, config: Config) -> None:
+def load_goal_policy(setup: "Setup", config: Config) -> None:
     """Fill an agent's subgoal policy with that of `goal_pi_chkpt`, if the settings ask for it.
 
-    `normaliser` is that of the agent's observations. The two runs may differ in seed, and so in
-    their normalisers as far as the same data allow.
+    The two runs may differ in seed, and so in their normalisers as far as the same data allow.
     Raises `UserError` if there is no such checkpoint or its subgoal policy does not fit.
     """
     if not _asked_for(config):
         return
     checkpoint = load_checkpoint(find_checkpoint(config.agent_settings.goal_pi_chkpt, KEY))
-    problem = _mismatch(checkpoint, config)
+    problem = _mismatch(checkpoint, config, setup.observation.encoder_sha256)
     if not problem:
         theirs = Normaliser(**checkpoint.state["normaliser"])
         parameters = checkpoint.state["agent"]["subgoal"]["module"]
         try:
-            way = _conversion(normaliser.to(torch.device("cpu")), theirs)
-            agent.subgoal_policy.adopt(parameters, *way)
+            way = _conversion(setup.normaliser.to(torch.device("cpu")), theirs)
+            setup.agent.subgoal_policy.adopt(parameters, *way)
         except (RuntimeError, UserError) as error:
             problem = " ".join(str(error).split())[:200]
     if problem:
@@ -70,7 +72,7 @@ def _is_pretrained(checkpoint: Checkpoint) -> bool:
     return "scale" in checkpoint.state["agent"].get("subgoal", {}).get("module", {})
 
 
-def _mismatch(checkpoint: Checkpoint, config: Config) -> str | None:
+def _mismatch(checkpoint: Checkpoint, config: Config, encoder: str | None) -> str | None:
     """What keeps the checkpoint's subgoal policy from this agent, in words."""
     raw = checkpoint.raw
     if "subgoal" not in checkpoint.state["agent"]:
@@ -85,6 +87,8 @@ def _mismatch(checkpoint: Checkpoint, config: Config) -> str | None:
     for name, value in ours.items():
         if theirs.get(name) != value:
             return f"it has {name}={theirs.get(name)}, this agent {name}={value}"
+    if checkpoint.encoder != encoder:
+        return f"its encoder {raw['rep_model_checkpoint']} is not that of this agent"
     return None
 
 

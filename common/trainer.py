@@ -15,10 +15,10 @@ from common.buffer import Buffer
 from common.checkpoint import load_checkpoint
 from common.config import Config
 from common.errors import UserError
-from common.evaluation import EvaluationStopped, check_rendering, evaluate
+from common.evaluation import EvaluationStopped
+from common.evaluation_run import prepare_evaluation
 from common.logger import MetricsLog, Tracker
 from common.signals import stop_on_signal
-from common.subgoal_watch import watching
 from common.updates import make_updates
 from common.video import save_grid
 
@@ -41,8 +41,7 @@ class Trainer:
 
     def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:
         self.config, self.setup, self.buffer, self.folder = config, setup, buffer, folder
-        check_rendering(setup.world, setup.observation)  # evaluations begin late,
-        self.watched = watching(config, setup)  # what is in their way should show now
+        self.evaluate = prepare_evaluation(config, setup)
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
@@ -131,25 +130,8 @@ class Trainer:
 
     def _evaluate(self, stopped: Callable[[], bool]) -> None:
         """Evaluate, log, and keep the agent as `best` if none succeeded more often."""
-        config, setup = self.config, self.setup
-        filmed = config.num_video_episodes if config.save_video else 0
-        setup.agent.calibrate(self.buffer)
-        result = evaluate(
-            setup.agent,
-            setup.world,
-            setup.observation,
-            setup.normaliser,
-            episodes=config.num_eval_episodes,
-            seed=config.seed + EVALUATION_STREAM,
-            num_envs=config.num_eval_envs,
-            workers=config.num_workers,
-            tasks=config.eval_tasks,
-            videos=filmed,
-            video_frame_skip=config.video_frame_skip,
-            progress=True,
-            stopped=stopped,
-            **self.watched,
-        )
+        self.setup.agent.calibrate(self.buffer)
+        result = self.evaluate(seed=self.config.seed + EVALUATION_STREAM, stopped=stopped)
         self.evaluated = self.step
         figures = result.figures()
         self.eval_log.write(self.step, figures)

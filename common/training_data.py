@@ -45,12 +45,16 @@ def load_training_data(
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
         _check_finite(column, name, dataset)
-    obs = _encode(dataset, length, observation, config)
+    if observation.encoded:
+        obs = observation.open(dataset, config.train_dataset_div, config.num_workers)
+    else:
+        obs = _encode(dataset, length, observation, config)
     length = torch.from_numpy(length)
     normaliser = normaliser or observation.fit(obs)
-    if normaliser.scales:
+    if normaliser.scales and not observation.encoded:  # what is mapped stays as it is
         for part in obs.split(CHUNK):
             part.copy_(normaliser(part))
+    normaliser = normaliser.to(device)
     buffer = Buffer(
         obs.to(device),
         rows["actions"].to(device),
@@ -62,8 +66,9 @@ def load_training_data(
         gamma=config.gamma,
         subgoal_k=getattr(config.agent_settings, "subgoal_k", 1),
         done_signal=config.done_signal,
+        normalise=normaliser if observation.encoded else None,
     )
-    return buffer, normaliser.to(device)
+    return buffer, normaliser
 
 
 def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
@@ -91,9 +96,11 @@ def _check_memory(
     """
     kinds = [dataset.column(name) for name in columns]
     row = sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds)
-    row += math.prod(observation.shape) * observation.dtype.itemsize
-    needed = int(dataset.lengths(div=config.train_dataset_div).sum()) * row
+    rows = int(dataset.lengths(div=config.train_dataset_div).sum())
     for place in dict.fromkeys((torch.device("cpu"), device)):
+        mapped = observation.encoded and place.type == "cpu"  # stays on disk
+        numbers = 0 if mapped else math.prod(observation.shape)
+        needed = rows * (row + numbers * observation.dtype.itemsize)
         free = free_memory(place)
         if needed > free:
             div = config.train_dataset_div * math.ceil(needed / max(free, 1))

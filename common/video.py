@@ -33,6 +33,7 @@ class Clip:
         episode: its index. goal: picture of its goal.
         frames: the episode. successes: whether each shows a success.
         subgoals: whether the frames show the current subgoal.
+        pictures: one of the current subgoal for each frame, where frames cannot show it; or none.
     """
 
     episode: int
@@ -40,10 +41,13 @@ class Clip:
     subgoals: bool = True
     frames: list[np.ndarray] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
+    pictures: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, frame: np.ndarray, success: bool) -> None:
+    def add(self, frame: np.ndarray, success: bool, picture: np.ndarray | None = None) -> None:
         self.frames.append(frame)
         self.successes.append(success)
+        if picture is not None:
+            self.pictures.append(picture)
 
     def tile(self, index: int) -> np.ndarray:
         """The frame at `index`, or the last one beyond the end, with caption and border."""
@@ -70,13 +74,18 @@ def tile(frame: np.ndarray, caption: str, border: tuple[int, int, int] = BACKGRO
 def grid(clips: list[Clip]) -> Iterator[np.ndarray]:
     """Frames of the video: a column for each episode, its goal above its current view.
 
-    Shorter episodes stay on their last frame; the end is held for a moment.
+    In between its current subgoal, if there are pictures of subgoals. Shorter episodes stay on
+    their last frame; the end is held for a moment.
     """
     goals = [tile(clip.goal, f"episode {clip.episode}: goal") for clip in clips]
     goal_row = np.concatenate(goals, axis=1)
     for index in range(max(len(clip.frames) for clip in clips) + HOLD):
+        rows = [goal_row]
+        if all(clip.pictures for clip in clips):
+            shown = [clip.pictures[min(index, len(clip.pictures) - 1)] for clip in clips]
+            rows.append(np.concatenate([tile(frame, "subgoal") for frame in shown], axis=1))
         views = np.concatenate([clip.tile(index) for clip in clips], axis=1)
-        yield np.concatenate([goal_row, views])
+        yield np.concatenate([*rows, views])
 
 
 def strip(clip: Clip, moments: int = 5) -> np.ndarray:

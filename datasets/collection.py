@@ -24,7 +24,7 @@ from common.processes import available_cores
 from datasets.filling import dataset_folder, filling
 from datasets.source import SPLITS
 from datasets.store import Dataset, EpisodeWriter, episode_path
-from datasets.workers import Job, Stopped, run_jobs
+from datasets.workers import Job, run_jobs, telling
 from envs.base import CollectSettings, EpisodeRejected, World
 
 MAX_ATTEMPTS = 100  # of an episode that its collector rejects
@@ -154,15 +154,10 @@ def _collect_missing(
     command = dataset.header["command"]
     total = len(jobs) * recipe.world.max_episode_steps
     start = time.monotonic()
-    with tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar:
-        try:
-            run_jobs(recipe, jobs, min(workers, len(jobs)), bar.update)
-        except UserError as error:
-            kept = f"{dataset.progress()} are kept, `{command}` continues"
-            raise UserError(f"{error}; {kept}") from error
-        except Stopped as stop:
-            bar.close()
-            print(f"stopped by {stop}: {dataset.progress()} are kept, `{command}` continues")
-            raise SystemExit(128 + stop.number) from None
+    with (
+        telling(lambda: f"{dataset.progress()} are kept, `{command}` continues"),
+        tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar,
+    ):
+        run_jobs([recipe] * min(workers, len(jobs)), jobs, bar.update)
     speed = total / (time.monotonic() - start)
     print(f"collected {dataset.progress()}, {total} steps at {speed:.1f} steps/s")

@@ -34,7 +34,7 @@ def filling(folder: Path, header: dict[str, Any]) -> Iterator[Dataset]:
     """
     constant = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": folder.name}
     header = json.loads(json.dumps(constant | header))  # as it reads back: tuples are lists
-    with _exclusive(folder):
+    with exclusive(folder):
         dataset = _prepare(folder, header | {"complete": False})
         yield dataset
         if not dataset.header["complete"]:
@@ -43,11 +43,13 @@ def filling(folder: Path, header: dict[str, Any]) -> Iterator[Dataset]:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system releases it when the process ends, however it ends."""
+def exclusive(folder: Path) -> Iterator[None]:
+    """Make the folder if need be and hold its lock until the block, or the process, ends.
+
+    Raises UserError if the folder cannot be made or another process holds the lock.
+    """
     try:
-        for split in SPLITS:
-            (folder / split).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "a")  # noqa: SIM115  closed below
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
@@ -61,6 +63,8 @@ def _exclusive(folder: Path) -> Iterator[None]:
 
 def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
     """The dataset to fill: the one in `folder` if its settings agree, else a new one."""
+    for split in SPLITS:
+        (folder / split).mkdir(exist_ok=True)
     for leftover in folder.glob("*/.*.tmp"):
         leftover.unlink(missing_ok=True)
     if not (folder / HEADER).exists():

@@ -4,10 +4,11 @@ This is how the reference stores data. The rows of all episodes follow each othe
 column; an episode ends where `terminals` is not zero. Only the columns asked for are unpacked.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -44,6 +45,15 @@ class NpzDataset(EpisodeSource):
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def place(self) -> Path:
+        return self.path.with_suffix("")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        # Checksums alone: what else is in the header may be of the settings of this command.
+        return {split: source["crc32"] for split, source in self.header["source"].items()}
+
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
         """Rows of each episode, (E,) int64."""
         lengths = self._lengths.get(split, np.zeros(0, np.int64))
@@ -61,6 +71,21 @@ class NpzDataset(EpisodeSource):
             readers = {name: stack.enter_context(file.open(name)) for name in types}
             for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
                 yield {name: _cast(readers[name].read(length), types[name]) for name in types}
+
+    @contextmanager
+    def reader(self, column: str, split: str = "train") -> Iterator[Callable[[int], np.ndarray]]:
+        """See `EpisodeSource.reader`; the episodes in between are unpacked, one at a time."""
+        dtype, following = self.column(column)[1], enumerate(self._lengths[split])
+        with NpzFile(self._files()[split]) as file, file.open(column) as rows:
+
+            def read(index: int) -> np.ndarray:
+                for number, length in following:
+                    episode = rows.read(length)
+                    if number == index:
+                        return _cast(episode, dtype)
+                raise ValueError(f"episode {index} lies behind, or there is none")
+
+            yield read
 
     def read_episode(
         self, split: str, index: int, columns: Sequence[str] | None = None

@@ -1,7 +1,9 @@
 """What every dataset can do, however it is stored: give its episodes in order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,16 @@ class EpisodeSource(ABC):
 
     header: dict[str, Any]
 
+    @property
+    @abstractmethod
+    def place(self) -> Path:
+        """Path without suffix; what is derived from the data goes to paths that begin with it."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What tells these data from other data, wherever they lie: ready for JSON."""
+
     @abstractmethod
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
         """Rows of each episode, (E,) int64, without reading the data."""
@@ -38,6 +50,11 @@ class EpisodeSource(ABC):
         self, split: str, index: int, columns: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Columns (all by default) of one episode, each (T, ...)."""
+
+    @contextmanager
+    def reader(self, column: str, split: str = "train") -> Iterator[Callable[[int], np.ndarray]]:
+        """A function that reads a column (T, ...) of an episode; it is asked in ascending order."""
+        yield lambda index: self.read_episode(split, index, [column])[column]
 
     @abstractmethod
     def problems(self) -> Iterator[str]:

@@ -165,6 +165,14 @@ class Dataset(EpisodeSource):
     def __str__(self) -> str:
         return str(self.folder)
 
+    @property
+    def place(self) -> Path:
+        return self.folder
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {key: value for key, value in self.header.items() if key not in ("name", "command")}
+
     @classmethod
     def open(cls, data_dir: str | Path, name: str, overrides: Sequence[str] = ()) -> "Dataset":
         """Open the finished dataset `name` under `data_dir`.

@@ -1,4 +1,4 @@
-"""The processes of a collection: a parent that deals out episodes, workers that record them.
+"""Processes that make one episode after another: a parent deals them out, workers record them.
 
 Every worker has its own pipe and asks for one episode after another. The pipe is also how either
 side notices that the other one ended, however it ended.
@@ -9,11 +9,9 @@ import multiprocessing
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
-
-import gymnasium as gym
 
 from common.errors import UserError
 from common.processes import signals_blocked, single_threaded
@@ -24,14 +22,24 @@ STOP_SECONDS = 10.0  # time a worker has to notice it
 Job = tuple[str, int]  # split, episode
 
 
+class Tool(Protocol):
+    """What a worker works with, such as an environment."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
 class Recipe(Protocol):
-    """What the workers do; pickled to each of them."""
+    """What a worker does; pickled to it."""
 
-    def make(self) -> gym.Env:
-        """Build a worker's environment, once."""
+    def make(self) -> Tool:
+        """Build the worker's tool, once."""
 
-    def record(self, env: gym.Env, job: Job) -> Iterator[int]:
-        """Record one episode to its file; yields the number of rows so far after each step."""
+    def record(self, tool: Any, job: Job) -> Iterator[int]:
+        """Record one episode; yields the number of rows so far, now and then.
+
+        A worker is given its episodes in the order of the jobs.
+        """
 
 
 class Stopped(Exception):
@@ -42,17 +50,29 @@ class Stopped(Exception):
         self.number = number
 
 
+@contextlib.contextmanager
+def telling(kept: Callable[[], str]) -> Iterator[None]:
+    """End the process if `run_jobs` was stopped; tell, also of errors, what is `kept`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}; {kept()}") from error
+    except Stopped as stop:
+        print(f"stopped by {stop}: {kept()}")
+        raise SystemExit(128 + stop.number) from None
+
+
 def run_jobs(
-    recipe: Recipe, jobs: Iterable[Job], count: int, on_steps: Callable[[int], object]
+    recipes: Sequence[Recipe], jobs: Iterable[Job], on_steps: Callable[[int], object]
 ) -> None:
-    """Record all `jobs` with `count` worker processes; `on_steps` hears of the steps done.
+    """Record all `jobs` with a worker process for each recipe; `on_steps` hears of the rows done.
 
     Call from the main thread. Raises Stopped on SIGINT or SIGTERM, and UserError, with the episode
     and the reason, if a worker fails or dies. All workers have ended when it returns or raises.
     """
     with _stop_signals() as received:
         try:
-            with _started(count, recipe) as workers:
+            with _started(recipes) as workers:
                 _deal(workers, iter(jobs), on_steps, received)
         except UserError:
             if not received:  # a signal to the whole process group also ends the workers
@@ -121,12 +141,12 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _started(count: int, recipe: Recipe) -> Iterator[list[_Worker]]:
+def _started(recipes: Sequence[Recipe]) -> Iterator[list[_Worker]]:
     """Worker processes; on leaving, their pipes close, which ends them."""
     workers: list[_Worker] = []
     try:
         with single_threaded(), signals_blocked():
-            for _ in range(count):
+            for recipe in recipes:
                 workers.append(_Worker(recipe))
         yield workers
     finally:
@@ -156,10 +176,10 @@ class _ParentGone(Exception):
 def _work(connection: Connection, recipe: Recipe) -> None:
     """A worker: ask for episodes and record them until told None or the parent is gone."""
     try:
-        env = recipe.make()
+        tool = recipe.make()
         while job := _ask(connection):
-            _record(connection, recipe, env, job)
-        env.close()
+            _record(connection, recipe, tool, job)
+        tool.close()
     except _ParentGone:
         return
     except Exception as error:  # whatever it is, the parent reports it with the episode
@@ -171,9 +191,9 @@ def _work(connection: Connection, recipe: Recipe) -> None:
             _send(connection, ("failed", text))
 
 
-def _record(connection: Connection, recipe: Recipe, env: gym.Env, job: Job) -> None:
+def _record(connection: Connection, recipe: Recipe, tool: Tool, job: Job) -> None:
     rows, reported, due = 0, 0, time.monotonic()
-    with contextlib.closing(recipe.record(env, job)) as steps:  # closes the file at once
+    with contextlib.closing(recipe.record(tool, job)) as steps:  # closes the file at once
         for rows in steps:
             if time.monotonic() >= due:
                 _send(connection, ("steps", rows - reported))

@@ -94,7 +94,7 @@ def test_any_number_of_particles_can_be_trained(count):
 
 @pytest.mark.parametrize("count", [0, -1, 65])
 def test_impossible_numbers_of_particles_are_refused(count):
-    with pytest.raises(UserError, match=f"cannot keep {count} particles of 64 proposals; allowed"):
+    with pytest.raises(UserError, match=f"cannot keep {count} particles .* of 64 proposals; "):
         small_model(particles=count)
 
 

@@ -98,7 +98,7 @@ def test_more_particles_after_training(model, folder):
         encoding = more(images)
         picture = more.decode(encoding.particles, encoding.background_code)
     assert picture.masks.shape == (2, 11, 64, 64)
-    assert "cannot keep 65 particles of 64 proposals" in problem(folder, particles=65)
+    assert "keep 65 particles (dlp_post_training_num_kp) of 64" in problem(folder, particles=65)
 
 
 def test_onto_a_device(folder):

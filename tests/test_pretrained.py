@@ -10,7 +10,7 @@ import train
 from agents.base import pad_rows
 from agents.pretrained import PretrainedSubgoals
 from agents.sgiql import CALIBRATION_PAIRS
-from common import trainer
+from common import evaluation_run
 from common.agent_files import Setup, load_agent, make_setup, make_world, save_checkpoint
 from common.checkpoint import load_checkpoint
 from common.config import Config, compose, parse
@@ -174,7 +174,7 @@ def test_an_iql_agent_acts_as_sgiql_only_without_subgoals_or_with_anothers(low) 
 def test_training_starts_from_the_parameters_and_scales_of_another_run(
     tiny_config, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: result(3))
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **__: result(3))
     config, setup = untrained("agent=iql", "obs=ec_state", "seed=5", mean=0.2, var=2.0)
     first = store(tmp_path / "first.safetensors", config, setup)
     given = ("agent=iql", "train_from_checkpoint=true", f"checkpoint={first}", "lr=1e-9")
@@ -200,7 +200,7 @@ def test_a_pretrained_subgoal_policy_is_not_trained_and_stays_with_the_agent(
     tiny_config, tmp_path, monkeypatch
 ) -> None:
     """Training on real data; the finished agent needs the other run's file no more."""
-    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: result(3))
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **__: result(3))
     train.run(tiny_config("steps=2", "obs=ec_state", "seed=3", "run_name=high"))
     shutil.copy(tmp_path / "train/high/last.safetensors", tmp_path / "goals.safetensors")
     both = (
@@ -254,7 +254,7 @@ def test_the_radius_is_stored_and_used(tmp_path) -> None:
 def test_every_checkpoint_of_sgiql_has_the_radius_of_its_own_value(
     tiny_config, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: result(3))
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **__: result(3))
     train.run(tiny_config("steps=4", "checkpoint_freq=2", "run_name=a"))
     states = [load_checkpoint(tmp_path / f"train/a/{n}.safetensors") for n in ("last", "best")]
     radii = [float(state.state["agent"]["calibration"]["radius"]) for state in states]

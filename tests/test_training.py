@@ -19,7 +19,7 @@ import torch
 import train
 from agents.iql import IQL
 from agents.sgiql import SGIQL
-from common import agent_files, checkpoint, trainer
+from common import agent_files, checkpoint, evaluation_run, trainer
 from common.config import compose
 from common.errors import UserError
 from common.evaluation import Evaluation, EvaluationStopped, evaluate, summarise
@@ -58,7 +58,7 @@ def evaluations(monkeypatch):
         figures.append(int(action[0, 0].abs() * 1e6) % 10)
         return result(figures[-1])
 
-    monkeypatch.setattr(trainer, "evaluate", fake)
+    monkeypatch.setattr(evaluation_run, "evaluate", fake)
     return figures
 
 
@@ -177,12 +177,12 @@ def test_a_crash_in_any_update_leaves_no_trace(update, tiny_config, reference):
 POINTS = {
     "before the row is written": (MetricsLog, "write", 3, False),
     "after the row is written": (trainer.Tracker, "log", 2, False),
-    "before an evaluation": (trainer, "evaluate", 2, False),
-    "after an evaluation, before its row": (trainer, "evaluate", 2, True),
+    "before an evaluation": (evaluation_run, "evaluate", 2, False),
+    "after an evaluation, before its row": (evaluation_run, "evaluate", 2, True),
     "after the best checkpoint": (trainer, "save_checkpoint", 2, True),
     "before a checkpoint": (trainer, "save_checkpoint", 3, False),
     "after a checkpoint": (trainer, "save_checkpoint", 3, True),
-    "in the last evaluation": (trainer, "evaluate", 3, False),
+    "in the last evaluation": (evaluation_run, "evaluate", 3, False),
     "while a checkpoint takes its place": (os, "replace", 5, False),
 }
 
@@ -258,7 +258,7 @@ def test_a_signal_breaks_off_an_evaluation_which_is_then_done_again(
     config = tiny_config(*overrides)
     folder = folder_of(config)
     with pytest.MonkeyPatch.context() as patch:
-        signal_at(patch, trainer, "evaluate", call, signal.SIGINT)
+        signal_at(patch, evaluation_run, "evaluate", call, signal.SIGINT)
         with pytest.raises(SystemExit):
             train.run(config)
     assert checkpoint.load(folder / "last.safetensors")[1]["step"] == step
@@ -335,7 +335,7 @@ def wait_for(process: subprocess.Popen, happened) -> None:
 @pytest.mark.parametrize("parallel", ["never", "always"])
 def test_a_killed_process_leaves_no_trace(parallel, tiny_overrides, monkeypatch, reference):
     """Updated by one process or by two, it ends as the undisturbed run of one process."""
-    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation_run, "evaluate", evaluate)
     rhythm = ("steps=60", "log_freq=7", "checkpoint_freq=10", "eval_freq=60")
     rhythm += ("max_episode_steps=3",)
     command = [*tiny_overrides, *rhythm, f"parallel_update={parallel}"]
@@ -497,7 +497,7 @@ def test_a_broken_agent_is_not_saved_on_a_signal_either(tiny_config):
 def test_best_is_the_most_successful_and_of_equals_the_newest(tiny_config, monkeypatch):
     prescribed = {5: 2, 10: 8, 15: 8, 20: 4}
     script = iter(prescribed.values())
-    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: result(next(script)))
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **__: result(next(script)))
     config = tiny_config("steps=20", "eval_freq=5", "log_freq=10", "checkpoint_freq=10")
     train.run(config)
     folder = folder_of(config)
@@ -511,7 +511,7 @@ def test_best_is_the_most_successful_and_of_equals_the_newest(tiny_config, monke
 
 def test_best_survives_a_restart(tiny_config, monkeypatch):
     script = iter([8, 4])
-    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: result(next(script)))
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **__: result(next(script)))
     config = tiny_config("steps=20", "eval_freq=10", "checkpoint_freq=10")
     interrupt(config, lambda patch: fail_at(patch, SGIQL, "update", 12))
     train.run(config)
@@ -599,7 +599,7 @@ def test_a_missing_dataset_makes_no_run_folder(tiny_config):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("obs=dlp", "obs=dlp cannot be trained on yet; allowed: ec_state, ec_state_gen"),
+        ("obs=dlp", "obs=dlp needs an encoder: set rep_model_checkpoint=FOLDER"),
         ("env_kwargs.manipobj.num_cubes=0", "num_cubes"),
     ],
 )

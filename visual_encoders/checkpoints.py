@@ -5,6 +5,7 @@ hold tensors and nothing that runs.
 """
 
 import dataclasses
+import hashlib
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,15 @@ def load_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     `UserError` if the folder or one of its two files is missing, or what is in them is damaged.
     """
     path = Path(path)
+    _require(path)
+    hparams = read_json(path / HPARAMS)
+    if not isinstance(hparams, dict):
+        raise UserError(f"{path / HPARAMS} does not hold names with values; copy it anew")
+    return hparams, _read_weights(path / WEIGHTS)
+
+
+def _require(path: Path) -> None:
+    """Raise `UserError` unless the folder and its two files are there."""
     if not path.is_dir():
         raise UserError(f"no encoder at {path}; expected a folder with {HPARAMS} and {WEIGHTS}")
     missing = [name for name in (HPARAMS, WEIGHTS) if not (path / name).is_file()]
@@ -38,10 +48,18 @@ def load_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
             f"{' and '.join(missing)} missing in {path}; an encoder is a folder with {HPARAMS} and "
             f"{WEIGHTS} (rename the best weights of the run to {WEIGHTS})"
         )
-    hparams = read_json(path / HPARAMS)
-    if not isinstance(hparams, dict):
-        raise UserError(f"{path / HPARAMS} does not hold names with values; copy it anew")
-    return hparams, _read_weights(path / WEIGHTS)
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the two files of the folder `path`: what tells encoders apart.
+
+    Raises `UserError` if one is missing.
+    """
+    _require(Path(path))
+    digest = hashlib.sha256()
+    for name in (HPARAMS, WEIGHTS):
+        digest.update(hashlib.sha256((Path(path) / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def save_folder(

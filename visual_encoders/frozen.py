@@ -1,0 +1,117 @@
+"""Trained encoders as agents use them: which one, and what it makes of camera frames.
+
+Letters: B rows, V views of S x S pixels with C channels, *shape of one row's latents.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from common.device import resolve_device
+from common.errors import UserError
+from common.files import read_json
+from common.registry import lookup
+from visual_encoders import FROZEN
+from visual_encoders.checkpoints import HPARAMS, fingerprint
+from visual_encoders.download_chkpts import NAMES
+
+KEY = "rep_model_checkpoint"
+
+
+@dataclass(frozen=True)
+class EncoderChoice:
+    """The encoder that the settings name; picklable.
+
+    Attributes:
+        kind: a name in `FROZEN`; `obs`. path: `rep_model_checkpoint`. device: `rep_model_device`.
+        particles: how many of an image, of encoders that make particles (`None`: as in training).
+    """
+
+    kind: str
+    path: str | None = None
+    device: str = "auto"
+    particles: int | None = None
+
+    def load(self) -> "FrozenEncoder":
+        """Read it; raises `UserError` if there is none, or it is damaged or of another kind."""
+        cls = lookup(FROZEN, self.kind, "obs")
+        if self.path is None:
+            get = _how_to_get(self.kind)
+            raise UserError(f"obs={self.kind} needs an encoder: set {KEY}=FOLDER; {get}")
+        path = Path(self.path)
+        if not path.is_dir():
+            raise UserError(f"no encoder at {KEY}={path}; {_how_to_get(self.kind, path.name)}")
+        _check_kind(path, self.kind)
+        return cls(self)
+
+
+class FrozenEncoder(ABC):
+    """An encoder that was read from a folder; it learns no more.
+
+    Attributes:
+        choice, device: which one, and where it computes.
+        fingerprint: of its files, see `checkpoints.fingerprint`.
+        frame: (S, S, C) of the frames it was trained on.
+        explicit: leading features of a particle that have a meaning each; 0 where there are none.
+        setup: what besides its files decides its latents, ready for JSON.
+    """
+
+    own_key: ClassVar[str]  # of hyperparameters: no other kind of encoder has it
+    explicit: ClassVar[int] = 0
+    frame: tuple[int, int, int]
+    setup: dict[str, int]
+
+    def __init__(self, choice: EncoderChoice) -> None:
+        self.choice = choice
+        self.device = resolve_device(choice.device, "rep_model_device")
+        self.fingerprint = fingerprint(choice.path)
+
+    @abstractmethod
+    def shape(self, views: int) -> tuple[int, ...]:
+        """Of the latents of one row: (N, D) of particles, the views' one after another, or (F,)."""
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (B, V, S, S, C) uint8 -> latents (B, *shape) float32, on the encoder's device."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor, frames: Tensor) -> Tensor:
+        """Latents (B, *shape), also generated ones -> pictures (B, V, S, S, 3) uint8, on the CPU.
+
+        What latents do not tell, such as a background, is taken from `frames` (B, V, S, S, C).
+        """
+
+
+def _how_to_get(kind: str, name: str = "") -> str:
+    """The commands that bring an encoder; of a published `name` its own."""
+    names = [name] if name in NAMES else [known for known in NAMES if known.startswith(kind)]
+    return (
+        f"fetch a published one (`python -m visual_encoders.download_chkpts {'|'.join(names)}`) or "
+        f"train one (`python -m visual_encoders.train encoder.kind={kind} train_dataset_name=NAME`)"
+    )
+
+
+def _check_kind(path: Path, kind: str) -> None:
+    """Raise `UserError` if the folder holds an encoder of another kind."""
+    hparams = read_json(path / HPARAMS) if (path / HPARAMS).is_file() else {}
+    kinds = [name for name in FROZEN if lookup(FROZEN, name, "obs").own_key in hparams]
+    if kinds and kind not in kinds:
+        raise UserError(
+            f"{KEY}={path} is a {kinds[0]} encoder and obs={kind} needs a {kind} one; set "
+            f"obs={kinds[0]} or give another folder"
+        )
+
+
+def to_float(frames: Tensor, device: torch.device) -> Tensor:
+    """Frames (B, V, S, S, C) uint8 -> images (B V, C, S, S) in [0, 1] on `device`."""
+    return frames.to(device).flatten(0, 1).movedim(-1, 1).float() / 255
+
+
+def to_bytes(images: Tensor, views: int) -> Tensor:
+    """Images (B V, C, S, S) in [0, 1] -> pictures (B, V, S, S, C) uint8 on the CPU."""
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1)
+    return pixels.unflatten(0, (-1, views)).cpu()
