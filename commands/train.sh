@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
-# Trains an agent of the paper's tables: `bash commands/train.sh NAME [overrides, such as seed=1]`,
-# without NAME the list. Each line below is one cell, or ours beside them; from `python` on it can be copied. It needs the
-# dataset of commands/collect.sh and writes output/train/EXPERIMENT_AGENT_SEED. Stopped, it continues.
-# Several seeds, one after the other: `seed=0,1,2,3 -m`.
-
-# without NAME the list. Each line below is one cell; from `python` on it can be copied. It needs the
-# dataset of commands/collect.sh, or OGBench's, and writes output/train/EXPERIMENT_AGENT_SEED. Stopped,
-# it continues. Several seeds, one after the other: `seed=0,1,2,3 -m`.
+# Trains an agent of the paper's tables, or ours beside them: `bash commands/train.sh NAME [overrides,
+# such as seed=1]`, without NAME the list. Each line below is one cell; from `python` on it can be
+# copied. It needs the dataset of commands/collect.sh, or OGBench's, and writes
+# output/train/EXPERIMENT_AGENT_SEED. Stopped, it continues. Several seeds, one after the other:
+# `seed=0,1,2,3 -m`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/cells.sh"
 
