@@ -12,6 +12,7 @@ from common.config import Config, hydra_main
 
 def run(command: Config) -> None:
     """Evaluate the agent that `command` names."""
+    from agents.random_policy import RandomPolicy
     from common.agent_files import load_agent
     from common.config import parse
     from common.device import describe_device, resolve_device, set_threads
@@ -27,14 +28,17 @@ def run(command: Config) -> None:
     setup, config, step = load_agent(
         path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
     )
+    if config.random_policy:
+        setup.agent = RandomPolicy(setup.world.action_dim)
     evaluation = prepare_evaluation(config, setup)
     machine = describe_device(device)
     folder = new_eval_folder(config, machine)
     result = evaluation(seed=config.seed)
     about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
     files = save_results(folder, result, about | {"provenance": provenance(machine)})
+    acting = "random policy" if config.random_policy else f"{config.agent} after {step} updates"
     print(
-        f"\n{config.agent} after {step} updates on {config.task}: {len(result.rows)} episodes "
+        f"\n{acting} on {config.task}: {len(result.rows)} episodes "
         f"of {config.max_episode_steps} steps, seed {config.seed}\n{table(result)}"
     )
     print(*files, sep="\n")

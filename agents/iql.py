@@ -22,13 +22,14 @@ class IQLSettings:
 
     tau: float = setting(above=0.0, high=1.0)
     alpha: float = setting(low=0.0)
+    alpha_decay_steps: int = setting(low=0)
     expectile: float = setting(above=0.0, below=1.0)
 
 
 class IQL:
     """V, two critics and a policy.
 
-    Reads of its section: tau, alpha, expectile.
+    Reads of its section: tau, alpha, alpha_decay_steps, expectile.
     Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
     """
 
@@ -87,8 +88,19 @@ class IQL:
         q = self.first_critic(batch.obs, action, batch.policy_goal)
         ddpg = -q.mean() / (q.detach().abs().mean() + 1e-6)
         imitation = F.mse_loss(action, batch.action)
-        loss = ddpg + self.settings.alpha * imitation
+        loss = ddpg + self.imitation_weight * imitation
         return loss, {"policy/loss": loss, "policy/q": q.mean(), "policy/imitation": imitation}
+
+    @property
+    def imitation_weight(self) -> float | Tensor:
+        """alpha, or alpha / sqrt(1 + k / K) at update k: less imitation as critics get better.
+
+        K is alpha_decay_steps. Not in the reference, whose runs are long enough for a small alpha.
+        """
+        alpha, decay = self.settings.alpha, self.settings.alpha_decay_steps
+        if not decay:
+            return alpha
+        return alpha * (1 + self.learners["policy"].moments["step"] / decay).rsqrt()
 
     # --- learning ----------------------------------------------------------------------------
 

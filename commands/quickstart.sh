@@ -1,34 +1,58 @@
 #!/usr/bin/env bash
-# From an empty machine to an agent that moves a cube through generated subgoals, on two CPU cores.
-# Collects data with scripted policies, trains EC-SGIQL, evaluates it with and without subgoals.
-# Run again it reuses what is there; further overrides are passed to training (e.g. steps=100000).
+# From an empty machine to an agent that acts through generated subgoals, on two CPU cores:
+#     bash commands/quickstart.sh [cube|scene|tetris-1|tetris-2] [overrides of training]
+# Collects data with scripted policies, trains EC-SGIQL, evaluates it with and without subgoals and
+# beside a random policy. Run again it reuses what is there; `steps=50000` goes on learning.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 
-name=quickstart
+world=cube
+if [ $# -gt 0 ] && [[ $1 != *=* ]]; then
+    world=$1
+    shift
+fi
 
-# The world: one cube, as in PPP-Cube. See config.yaml for what each setting means.
-world=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1 obs=ec_state)
-
-# 2000 episodes of 100 steps: 200,000 transitions (the paper: 3 cubes, 7500 episodes of 400 steps).
-# Short episodes hold about one task each, so a later state says more about what was wanted.
-collection=(env_kwargs.manipobj.mode=data_collection dataset_name=$name
-    num_collect_episodes=2000 max_episode_steps=100)
+# Each world: its task; its data; how far ahead its agent plans; its evaluations, and the episodes of
+# those during training. 200,000 and more transitions (the paper: millions). Short episodes hold about
+# one task each, so a later state says more about what was wanted. gamma is shorter than the paper's
+# 0.99, and R, the competence radius, that of 36 steps.
+case $world in
+cube) # one cube, as in PPP-Cube
+    task=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1)
+    collection=(env_kwargs.manipobj.mode=data_collection num_collect_episodes=2000 max_episode_steps=100)
+    horizon=(gamma=0.95 sgiql.value_competence_radius=-17)
+    evaluation=(max_episode_steps=300 num_eval_episodes=50)
+    glance=20 ;;
+scene) # of each of the five tasks ten episodes, as they are longer
+    task=(task=visual-scene-v0)
+    collection=(env_kwargs.scene.mode=data_collection num_collect_episodes=800 max_episode_steps=250)
+    horizon=(gamma=0.98 sgiql.value_competence_radius=-26)
+    evaluation=(max_episode_steps=500 num_eval_episodes=10)
+    glance=4 ;;
+tetris-1 | tetris-2) # one or two pieces
+    task=(task=pushtetris-v0 "env_kwargs.pushtetris.num_objects=${world#*-}")
+    collection=(env_kwargs.pushtetris.mode=data_collection num_collect_episodes=1500 max_episode_steps=200)
+    horizon=(gamma=0.97 sgiql.value_competence_radius=-22)
+    evaluation=(max_episode_steps=400 num_eval_episodes=50)
+    glance=20 ;;
+*)
+    echo "error: there is no quickstart for $world; there is cube, scene, tetris-1, tetris-2" >&2
+    exit 2 ;;
+esac
+name=quickstart-$world
+task+=(obs=ec_state)
 
 # The preset: the paper's method in networks small enough for a laptop. Some thousand updates instead
-# of millions want a high learning rate that falls, faster targets (tau), more imitation (alpha),
-# nearer subgoals (subgoal_k), a shorter horizon (gamma; R is then -17 for the same 36 steps), and an
-# expectile nearer to the mean: the errors of early critics are large, and 0.9 takes them for gains.
+# of millions want a high learning rate that falls, faster targets (tau), more imitation at first, when
+# critics err (alpha), nearer subgoals (subgoal_k), and an expectile nearer to the mean: early errors
+# are large, and 0.9 takes them for gains.
 preset=(agent=sgiql train_dataset_name=$name run_name=$name
     arch_eit.embed_dim=32 arch_eit.h_dim=64 arch_eit.n_head=4 arch_eit.n_diffuser_layers=2
-    batch_size=256 lr=2e-3 lr_decay_steps=3000 gamma=0.95 steps=15000
-    sgiql.tau=0.05 sgiql.alpha=1.0 sgiql.expectile=0.7 sgiql.n_diffusion_samples=64
-    sgiql.subgoal_k=25 sgiql.value_competence_radius=-17
-    max_episode_steps=300 eval_freq=7500 num_eval_episodes=20 num_eval_envs=8
-    log_freq=250 checkpoint_freq=250 save_video=false)
-
-evaluation=(eval_checkpoint=output/train/$name num_eval_episodes=50 num_eval_envs=8
-    max_episode_steps=300 save_video=true)
+    batch_size=256 lr=2e-3 lr_decay_steps=3000 steps=15000
+    sgiql.tau=0.05 sgiql.alpha=1.0 sgiql.alpha_decay_steps=5000 sgiql.expectile=0.7
+    sgiql.subgoal_k=25 sgiql.n_diffusion_samples=64 "${horizon[@]}"
+    "${evaluation[@]}" num_eval_episodes=$glance eval_freq=7500 num_eval_envs=8 log_freq=250 checkpoint_freq=250
+    save_video=false)
 
 phase() { echo; echo "== $1 ($(date +%T)) =="; }
 
@@ -38,22 +62,26 @@ evaluate() {
     if find output/eval -path "*_$1_*/metrics.json" -newer $last 2>/dev/null | grep -q .; then
         echo "done before"
     else
-        python evaluate.py "${evaluation[@]}" eval_variant_name="$@"
+        python evaluate.py eval_checkpoint=output/train/$name "${evaluation[@]}" num_eval_envs=8 \
+            eval_variant_name="$@"
     fi
 }
 
-phase "1/4 collecting data"
-python collect.py "${world[@]}" "${collection[@]}"
+phase "1/5 collecting data"
+python collect.py "${task[@]}" "${collection[@]}" dataset_name=$name
 
-phase "2/4 training"
-python train.py "${world[@]}" "${preset[@]}" "$@"
+phase "2/5 training"
+python train.py "${task[@]}" "${preset[@]}" "$@"
 python -m common.plots output/train/$name
 
-phase "3/4 evaluating with subgoals"
-evaluate subgoals num_video_episodes=3 video_frame_skip=5
+phase "3/5 evaluating with subgoals"
+evaluate subgoals save_video=true num_video_episodes=3 video_frame_skip=5
 
-phase "4/4 evaluating the same agent without subgoals"
-evaluate no-subgoals sgiql.disable_subgoal=true num_video_episodes=0
+phase "4/5 evaluating the same agent without subgoals"
+evaluate no-subgoals sgiql.disable_subgoal=true
+
+phase "5/5 evaluating a random policy"
+evaluate random random_policy=true
 
 phase "result"
 python -m common.summary output/train/$name

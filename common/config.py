@@ -87,6 +87,7 @@ class Options:
 
     eval_checkpoint: str | None = setting(identity=False)
     eval_variant_name: str = setting(identity=False)
+    random_policy: bool = setting(identity=False)
     subgoal_factor_eval: bool = setting()
     eval_freq: int = setting(low=1)
     num_eval_episodes: int = setting(low=1)

@@ -22,9 +22,9 @@ def watching(config: Config, setup: Setup) -> dict[str, Any]:
 
     Raises `UserError` where they make no sense.
     """
-    debug = getattr(config.agent_settings, "debug_subgoals", False)
+    told = getattr(config.agent_settings, "debug_subgoals", False) and setup.agent.pursues_subgoals
     counter = EntityCounter(setup) if config.subgoal_factor_eval else None
-    return {"counter": counter, "tell": tqdm.write if debug else None}
+    return {"counter": counter, "tell": tqdm.write if told else None}
 
 
 class EntityCounter:

@@ -10,7 +10,15 @@ from typing import Any
 from common.errors import UserError, one_line_errors
 from common.files import read_json
 
-COLUMNS = ("success", "success_frac", "episode_reward", "interaction_rate")
+# Those that the environment measures are shown.
+COLUMNS = (
+    "success",
+    "success_frac",
+    "final_coverage",
+    "final_chamfer",
+    "episode_reward",
+    "interaction_rate",
+)
 
 
 def evaluations(run: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
@@ -29,10 +37,12 @@ def table(found: dict[str, tuple[Path, dict[str, Any]]]) -> str:
     """One line per variant: each metric's mean with its 95 % interval."""
     width = max(map(len, found))
     heading = f"{'':{width}}  {'updates':>8}  {'episodes':>8}"
-    lines = [heading + "".join(f"{column:>27}" for column in COLUMNS)]
+    _, first = next(iter(found.values()))
+    columns = [column for column in COLUMNS if column in first["summary"]]
+    lines = [heading + "".join(f"{column:>27}" for column in columns)]
     for variant, (_, metrics) in found.items():
         line = f"{variant:{width}}  {metrics['updates']:8}  {metrics['episodes']:8}"
-        for column in COLUMNS:
+        for column in columns:
             figure = metrics["summary"][column]
             text = f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
             line += f"{text:>27}"

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ REQUIREMENTS = {
     "quickstart.sh": ["requirements.txt"],
     "test.sh": ["requirements.txt", "tests/requirements.txt"],
 }
+WORLDS = ("cube", "scene", "tetris-1", "tetris-2")
 STUB = """#!/usr/bin/env bash
 IFS=$'\\t'
 echo "${0##*/}"$'\\t'"$*" >> "$CALLS"
@@ -81,10 +83,11 @@ def test_scripts_are_executable_and_parse(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-def test_the_quickstart_runs_scripts_that_exist_with_settings_that_they_accept(project):
-    found = settings(project)
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_quickstart_runs_scripts_that_exist_with_settings_that_they_accept(project, world):
+    found = settings(project, world)
     assert list(found) == ["collect.py", "train.py", "evaluate.py"]
-    assert [len(configs) for configs in found.values()] == [1, 1, 2]
+    assert [len(configs) for configs in found.values()] == [1, 1, 3]
     assert all((REPOSITORY / script).exists() for script in found)
 
 
@@ -94,27 +97,38 @@ def test_the_quickstart_runs_modules_that_exist(project):
     assert all((REPOSITORY / f"{m.replace('.', '/')}.py").exists() for m in modules)
 
 
-def test_the_quickstart_trains_on_what_it_collects_and_evaluates_what_it_trains(project):
-    found = settings(project)
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_quickstart_trains_on_what_it_collects_and_evaluates_what_it_trains(project, world):
+    found = settings(project, world)
     (collecting,), (training,) = found["collect.py"], found["train.py"]
     assert "data_collection" in collecting.world.mode
     assert training.world.mode == "task"
     assert collecting.dataset_name == training.train_dataset_name
-    assert collecting.world.num_cubes == training.world.num_cubes
+    assert collecting.task == training.task
+    assert replace(collecting.world, mode="task") == training.world
     assert collecting.data_dir == training.data_dir
     run = f"{training.output_dir}/train/{training.run_name or train_name(training)}"
-    subgoals, plain = found["evaluate.py"]
-    assert subgoals.eval_checkpoint == plain.eval_checkpoint == run
+    subgoals, plain, random = found["evaluate.py"]
+    assert {config.eval_checkpoint for config in found["evaluate.py"]} == {run}
     assert not subgoals.agent_settings.disable_subgoal
     assert plain.agent_settings.disable_subgoal
-    assert subgoals.eval_variant_name != plain.eval_variant_name
-    folders = [call[3] for call in calls(project, "quickstart.sh") if call[1] == "-m"]
+    assert random.random_policy
+    assert len({config.eval_variant_name for config in found["evaluate.py"]}) == 3
+    folders = [call[3] for call in calls(project, "quickstart.sh", world) if call[1] == "-m"]
     assert folders == [run, run]
 
 
 def test_overrides_of_the_quickstart_reach_training(project):
-    (training,) = settings(project, "steps=123", "seed=4")["train.py"]
-    assert (training.steps, training.seed) == (123, 4)
+    for world in ((), ("scene",)):
+        (training,) = settings(project, *world, "steps=123", "seed=4")["train.py"]
+        assert (training.steps, training.seed) == (123, 4)
+
+
+def test_a_world_without_quickstart_is_refused(project):
+    command = ["bash", str(project / "commands" / "quickstart.sh"), "tetris"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "there is cube, scene, tetris-1, tetris-2" in result.stderr
 
 
 def test_the_quickstart_evaluates_again_only_what_is_older_than_the_agent(project):
@@ -122,7 +136,7 @@ def test_the_quickstart_evaluates_again_only_what_is_older_than_the_agent(projec
     last = project / training.output_dir / "train" / training.run_name / "last.safetensors"
     last.parent.mkdir(parents=True)
     last.touch()
-    for moment, variant in ((-10, "no-subgoals"), (10, "subgoals")):
+    for moment, variant in ((-10, "no-subgoals"), (10, "subgoals"), (10, "random")):
         folder = f"sgiql_manipobj-v0_0_{variant}_20250101-000000"
         metrics = project / training.output_dir / "eval" / folder / "metrics.json"
         metrics.parent.mkdir(parents=True)

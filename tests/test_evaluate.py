@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.random_policy import RandomPolicy
 from common.agent_files import make_setup, make_world, save_checkpoint
 from common.config import compose, parse
 from common.errors import UserError
@@ -109,6 +110,33 @@ def test_command_writes_a_folder_of_its_own(run_folder, tmp_path):
     assert (settings["arch_eit"]["embed_dim"], settings["sgiql"]["disable_subgoal"]) == (8, True)
     assert new_eval_folder(parse(settings)) != folder
     assert (folder / "metrics.json").exists()
+
+
+def test_a_random_policy_looks_at_nothing_and_draws_by_episode(run_folder, tmp_path):
+    rows = []
+    for envs in (1, 4):
+        out = tmp_path / str(envs)
+        command = ["evaluate.py", f"eval_checkpoint={run_folder}", f"output_dir={out}"]
+        options = [f"num_eval_envs={envs}", "random_policy=true", "sgiql.debug_subgoals=true"]
+        result = subprocess.run(
+            [sys.executable, *command, *options], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert "random policy on manipobj-v0: 4 episodes" in result.stdout
+        (file,) = (out / "eval").glob("*/episodes.csv")
+        rows.append(file.read_text())
+    assert rows[0] == rows[1]
+
+
+def test_random_actions_are_uniform():
+    generators = [torch.Generator().manual_seed(i) for i in range(2000)]
+    rows = torch.zeros(2000, 1)
+    actions, memory = RandomPolicy(3).act(rows, rows + 1, rows, rows, generators)
+    assert torch.equal(memory, rows + 1)
+    assert actions.shape == (2000, 3)
+    assert actions.abs().max() <= 1
+    torch.testing.assert_close(actions.mean(dim=0), torch.zeros(3), rtol=0, atol=0.05)
+    torch.testing.assert_close(actions.var(dim=0), torch.full((3,), 1 / 3), rtol=0, atol=0.03)
 
 
 def test_command_explains_a_missing_checkpoint(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from common import summary
 
+MEASURED = ("success", "success_frac", "episode_reward", "interaction_rate")  # of a cube world
 FIGURE = {"mean": 0.5, "low": 0.36, "high": 0.64, "count": 50}
 
 
@@ -23,7 +24,7 @@ def add(run, name: str, variant: str, *, age: int, success: float, owner=None, u
     folder = run.parents[1] / "eval" / name
     folder.mkdir(parents=True)
     metrics = {
-        "summary": {name: dict(FIGURE) for name in summary.COLUMNS},
+        "summary": {name: dict(FIGURE) for name in ("episode_length", *MEASURED)},
         "episodes": 50,
         "checkpoint": str((owner or run) / "last.safetensors"),
         "updates": updates,
@@ -65,7 +66,7 @@ def test_a_line_has_updates_episodes_and_figures_with_intervals(run):
     add(run, "a", "subgoals", age=2, success=0.8)
     add(run, "b", "no-subgoals", age=1, success=0.3, updates=12000)
     heading, *lines = summary.table(summary.evaluations(run)).splitlines()
-    assert heading.split() == ["updates", "episodes", *summary.COLUMNS]
+    assert heading.split() == ["updates", "episodes", *MEASURED]
     rest = ["0.50", "[0.36,", "0.64]"] * 3
     assert lines[0].split() == ["subgoals", "700", "50", "0.80", "[0.36,", "0.64]", *rest]
     assert lines[1].split() == ["no-subgoals", "12000", "50", "0.30", "[0.36,", "0.64]", *rest]
