@@ -27,6 +27,7 @@ FLAT = ObservationSpec("flat", (6,))
 HIERARCHY = {
     "tau": 0.1,
     "alpha": 0.3,
+    "alpha_decay_steps": 0,
     "expectile": 0.9,
     "beta": 3.0,
     "chamfer_metric": "l1",
@@ -57,9 +58,9 @@ def context(spec: ObservationSpec, device: torch.device = CPU) -> AgentContext:
     return AgentContext(spec, 2, networks, 0.9, 1e-3, 100, 20.0, device)
 
 
-def make_iql() -> IQL:
+def make_iql(alpha_decay_steps: int = 0) -> IQL:
     torch.manual_seed(0)
-    agent = IQL(IQLSettings(tau=0.1, alpha=0.3, expectile=0.9), context(SETS))
+    agent = IQL(IQLSettings(0.1, 0.3, alpha_decay_steps, 0.9), context(SETS))
     for learner in agent.learners.values():
         randomise(learner.module)
     randomise(agent.target_critic)
@@ -129,6 +130,22 @@ def test_policy_loss_is_ddpg_scaled_by_q_plus_imitation(batch: Batch) -> None:
     q = agent.critic(batch.obs, action, batch.policy_goal)[0]
     expected = -q.mean() / (q.abs().mean() + 1e-6) + 0.3 * ((action - batch.action) ** 2).mean()
     assert torch.allclose(loss, expected, rtol=1e-4)
+
+
+def test_imitation_falls_with_updates_and_goes_on_falling_after_a_restart(batch: Batch) -> None:
+    agent, fixed = make_iql(alpha_decay_steps=2), make_iql()
+    losses = [agent.policy_loss(batch)[0]]
+    for _ in range(6):
+        agent.update(batch, ())
+    losses += [agent.policy_loss(batch)[0]]
+    restarted = make_iql(alpha_decay_steps=2)
+    restarted.load_state_dict(agent.state_dict())
+    assert torch.equal(restarted.policy_loss(batch)[0], losses[1])
+    fixed.load_state_dict(agent.state_dict())
+    loss, metrics = fixed.policy_loss(batch)
+    # 6 updates, K = 2: alpha / sqrt(1 + 3) is half of alpha.
+    assert torch.allclose(losses[1], loss - 0.15 * metrics["policy/imitation"], rtol=1e-5)
+    assert torch.equal(losses[0], make_iql().policy_loss(batch)[0])
 
 
 def test_policy_loss_moves_the_policy_alone(batch: Batch) -> None:
