@@ -15,24 +15,25 @@ fi
 # Each world: its task; its data; how far ahead its agent plans; its evaluations, and the episodes of
 # those during training. 200,000 and more transitions (the paper: millions). Short episodes hold about
 # one task each, so a later state says more about what was wanted. gamma is shorter than the paper's
-# 0.99, and R, the competence radius, that of 36 steps.
+# 0.99, and R, the competence radius, that of 36 steps. After num_subgoals of 25 steps each, the goal
+# itself is pursued.
 case $world in
 cube) # one cube, as in PPP-Cube
     task=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1)
     collection=(env_kwargs.manipobj.mode=data_collection num_collect_episodes=2000 max_episode_steps=100)
-    horizon=(gamma=0.95 sgiql.value_competence_radius=-17)
+    horizon=(gamma=0.95 sgiql.value_competence_radius=-17 sgiql.num_subgoals=8)
     evaluation=(max_episode_steps=300 num_eval_episodes=50)
     glance=20 ;;
 scene) # of each of the five tasks ten episodes, as they are longer
     task=(task=visual-scene-v0)
     collection=(env_kwargs.scene.mode=data_collection num_collect_episodes=800 max_episode_steps=250)
-    horizon=(gamma=0.98 sgiql.value_competence_radius=-26)
+    horizon=(gamma=0.98 sgiql.value_competence_radius=-26 sgiql.num_subgoals=16)
     evaluation=(max_episode_steps=500 num_eval_episodes=10)
     glance=4 ;;
 tetris-1 | tetris-2) # one or two pieces
     task=(task=pushtetris-v0 "env_kwargs.pushtetris.num_objects=${world#*-}")
     collection=(env_kwargs.pushtetris.mode=data_collection num_collect_episodes=1500 max_episode_steps=200)
-    horizon=(gamma=0.97 sgiql.value_competence_radius=-22)
+    horizon=(gamma=0.97 sgiql.value_competence_radius=-22 sgiql.num_subgoals=12)
     evaluation=(max_episode_steps=400 num_eval_episodes=50)
     glance=20 ;;
 *)
