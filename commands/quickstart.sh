@@ -20,7 +20,8 @@ fi
 case $world in
 cube) # one cube, as in PPP-Cube
     task=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1)
-    collection=(env_kwargs.manipobj.mode=data_collection num_collect_episodes=2000 max_episode_steps=100)
+    collection=(env_kwargs.manipobj.mode=data_collection env_kwargs.manipobj.p_push=0.2
+        num_collect_episodes=1250 max_episode_steps=160)
     horizon=(gamma=0.95 sgiql.value_competence_radius=-17 sgiql.num_subgoals=8)
     evaluation=(max_episode_steps=300 num_eval_episodes=50)
     glance=20 ;;

@@ -37,8 +37,8 @@ class Mode:
     side_camera: ClassVar[str] = "side_pixels"
     success_distance: ClassVar[float] = rules.SUCCESS_DISTANCE
 
-    def __init__(self, num_cubes: int, num_colors: int) -> None:
-        self.num_cubes, self.num_colors = num_cubes, num_colors
+    def __init__(self, num_cubes: int, num_colors: int, p_push: float) -> None:
+        self.num_cubes, self.num_colors, self.p_push = num_cubes, num_colors, p_push
         self.goal_of = np.arange(num_cubes)
 
     def colors(self, rng: np.random.Generator, random: bool) -> np.ndarray:
@@ -95,14 +95,14 @@ class Sort(Task):
 
     success_distance = 0.16
 
-    def __init__(self, num_cubes: int, num_colors: int) -> None:
+    def __init__(self, num_cubes: int, num_colors: int, p_push: float) -> None:
         if num_colors > len(SORT_SPOTS):
             raise UserError(
                 f"num_colors={num_colors} is too many for mode=task_sort, which has a spot for "
                 f"{len(SORT_SPOTS)}; give env_kwargs.manipobj.num_colors=K with K from 1 to "
                 f"{len(SORT_SPOTS)}"
             )
-        super().__init__(num_cubes, num_colors)
+        super().__init__(num_cubes, num_colors, p_push)
         self.goal_of %= num_colors
 
     def colors(self, rng: np.random.Generator, random: bool) -> np.ndarray:
@@ -183,7 +183,7 @@ class PickPlaceOrPush(Collection):
         """
         tops = rules.top_cubes(positions)
         cube = int(rng.choice(tops))
-        task = rules.PICK_PLACE if rng.uniform() < rules.P_PICK_PLACE else rules.PUSH
+        task = rules.PICK_PLACE if rng.uniform() < 1 - self.p_push else rules.PUSH
         if len(tops) >= 2 and rng.uniform() < p_stack:
             base = int(rng.choice([top for top in tops if top != cube]))
             position = positions[base] + (0.0, 0.0, rules.CUBE_HEIGHT)
@@ -267,7 +267,7 @@ TARGETS: dict[str, type[Collection]] = {
 MODES: dict[str, type[Mode]] = {**GOALS, **TARGETS}
 
 
-def make_mode(name: str, num_cubes: int, num_colors: int) -> Mode:
+def make_mode(name: str, num_cubes: int, num_colors: int, p_push: float = rules.P_PUSH) -> Mode:
     """Return the mode `name`; raise `UserError` if there is none for these numbers."""
     if name not in MODES:
         raise UserError(f"mode={name} is not known; allowed: {', '.join(MODES)}")
@@ -276,4 +276,4 @@ def make_mode(name: str, num_cubes: int, num_colors: int) -> Mode:
             f"num_cubes={num_cubes} is not possible; "
             f"give env_kwargs.manipobj.num_cubes=N with N from 1 to {rules.MAX_CUBES}"
         )
-    return MODES[name](num_cubes, num_colors)
+    return MODES[name](num_cubes, num_colors, p_push)

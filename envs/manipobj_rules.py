@@ -49,7 +49,7 @@ CUBE_DIM = 5  # xyz, cos yaw, sin yaw
 
 PICK_PLACE = "pickplace_cube"
 PUSH = "push_cube"
-P_PICK_PLACE = 0.3
+P_PUSH = 0.7
 
 REWARD_MODES = ("sparse", "step", "dense")
 

@@ -12,6 +12,7 @@ DEFAULTS = {
     "reward_mode": "sparse",
     "num_cubes": 3,
     "num_colors": 6,
+    "p_push": 0.7,
     "random_colors": True,
     "reward_scale": 1.0,
     "visualize_info": False,

@@ -162,7 +162,7 @@ class FakeEnv:
     """Counts targets; `mode` and its `law` are all a collector asks besides."""
 
     mode = "data_collection"
-    law = modes.PickPlaceOrPush(num_cubes=3, num_colors=6)
+    law = modes.PickPlaceOrPush(num_cubes=3, num_colors=6, p_push=0.7)
     _arm_sampling_bounds = ((0, 0, 0), (1, 1, 1))
 
     def __init__(self) -> None:
