@@ -167,12 +167,13 @@ def test_top_cubes_carry_nothing():
     assert rules.top_cubes(positions) == [0, 1, 2]
 
 
-def test_single_targets_follow_their_law():
-    rng, mode = np.random.default_rng(0), law("data_collection")
+@pytest.mark.parametrize("p_push", [0.0, 0.2, 0.7])
+def test_single_targets_follow_their_law(p_push):
+    rng, mode = np.random.default_rng(0), modes.make_mode("data_collection", 3, 5, p_push)
     positions = np.array([[0.4, 0.0, 0.02], [0.4, 0.0, 0.06], [0.5, 0.1, 0.02]])
     targets = [mode.draw(rng, positions, 0.5) for _ in range(1000)]
     assert {target.cube for target in targets} == {1, 2}
-    assert np.mean([t.task == rules.PICK_PLACE for t in targets]) == pytest.approx(0.3, abs=0.05)
+    assert np.mean([t.task == rules.PUSH for t in targets]) == pytest.approx(p_push, abs=0.05)
     stacked = [t for t in targets if t.position[2] > 0.03]
     assert len(stacked) / len(targets) == pytest.approx(0.5, abs=0.06)
     for target in stacked:
