@@ -13,10 +13,13 @@ from agents.networks import EITSettings
 from agents.scaling import Scaling
 from agents.windows import WindowDiffuser
 from common import evaluation_run
+from common.agent_files import make_world, observe
 from common.buffer import Buffer, Windows
 from common.config import compose
 from common.errors import UserError
+from common.training_data import load_training_data
 from common.updates import Draws, make_updates
+from datasets.store import Dataset
 from tests.crashes import fail_at
 from tests.test_agents import FLAT, MLP, PARTICLES, SETS, context, generators
 from tests.test_evaluation import SHAPE, run_fake
@@ -401,6 +404,8 @@ def test_plans_are_executed_and_then_made_anew() -> None:
     assert not torch.equal(plans[0], plans[2])  # new noise
     assert torch.equal(plans[0], torch.stack(actions[:2], dim=1))
     assert torch.equal(agent.pursued(memory[0], goal[0]), goal[0])
+    more = torch.randn(2, 5, 8, 7).unbind()  # entities than it was made for
+    assert agent.plan(*more, own).shape == (5, 2, 2)
 
 
 def test_actions_stay_in_the_range_of_the_data_and_come_from_the_average() -> None:
@@ -445,6 +450,21 @@ def test_a_crash_leaves_no_trace_and_a_run_may_start_from_another(settings) -> N
     assert_same_run(folder_of(whole), folder_of(broken))
     start = f"checkpoint={folder_of(whole)}"
     train.run(settings("run_name=more", "train_from_checkpoint=true", start, "steps=4"))
+
+
+def test_what_rewards_are_made_of_is_not_even_read(settings) -> None:
+    config = settings()
+    world = make_world(config)
+    parts = config, world, observe(config, world), torch.device("cpu")
+    buffer, _ = load_training_data(*parts, rewards=False)
+    assert buffer.reward_rows == {} and buffer.reward is None
+    assert load_training_data(*parts)[0].reward_rows.keys() == {"qpos"}
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dataset, "load", lambda self, names, **_: read.append(names))
+        with pytest.raises(TypeError):  # nothing was loaded
+            train.run(config)
+    assert read == [["actions"]]
 
 
 @pytest.mark.parametrize(
