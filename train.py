@@ -28,7 +28,9 @@ def run(config: Config) -> None:
     if start:
         restore_agent(setup, start)
         scales = Normaliser(**start.state["normaliser"])  # what its parameters are made for
-    buffer, setup.normaliser = load_training_data(config, world, observation, device, scales)
+    rewards = setup.agent.uses_rewards
+    arguments = config, world, observation, device, scales, rewards
+    buffer, setup.normaliser = load_training_data(*arguments)
     load_goal_policy(setup, config)
     with open_run(config, describe_device(device)) as folder:
         trainer = Trainer(config, setup, buffer, folder.path)

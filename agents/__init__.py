@@ -4,4 +4,5 @@ AGENTS = {
     "iql": "agents.iql:IQL",
     "hiql": "agents.hiql:HIQL",
     "sgiql": "agents.sgiql:SGIQL",
+    "ecdiffuser": "agents.ecdiffuser:ECDiffuser",
 }

@@ -1,12 +1,15 @@
-"""What every agent is built from, and a few words that all of them use."""
+"""What every agent is and is built from, and a few words that all of them use."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from agents.learner import Learner
+from common.buffer import Buffer
 
 Metrics = dict[str, Tensor]  # name, prefixed by its network -> scalar tensor
 Noise = tuple[Tensor, ...]  # what an update draws besides its batch
@@ -68,6 +71,20 @@ class Networks(Protocol):
     def diffuser(self, steps: int) -> nn.Module:
         """Diffusion of subgoals, see `agents.diffusion.SubgoalDiffuser`."""
 
+    def window_diffuser(
+        self,
+        slots: int,
+        steps: int,
+        size: dict[str, Any],
+        *,
+        predicts_noise: bool,
+        closed_gates: bool,
+    ) -> nn.Module:
+        """Diffusion of windows, see `agents.windows.WindowDiffuser`.
+
+        `size` has the fields of `agents.networks.EITSettings` that differ from other networks'.
+        """
+
 
 @dataclass(frozen=True)
 class AgentContext:
@@ -87,9 +104,111 @@ class AgentContext:
     grad_clip_norm: float
     device: torch.device
 
-    def learner(self, network: nn.Module) -> Learner:
-        """The optimiser of one network."""
-        return Learner(network, self.lr, self.grad_clip_norm, self.lr_decay_steps)
+    def learner(
+        self, network: nn.Module, lr: float | None = None, max_norm: float | None = None
+    ) -> Learner:
+        """The optimiser of one network; its rate and gradient norm if they are its own."""
+        lr, max_norm = lr or self.lr, max_norm or self.grad_clip_norm
+        return Learner(network, lr, max_norm, self.lr_decay_steps)
+
+
+class Agent(ABC):
+    """What training and evaluation ask of an agent.
+
+    Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
+
+    Attributes:
+        Settings: dataclass of its section in `config.yaml`, whose name is `name`.
+        uses_rewards: whether its batches have rewards.
+        shown: metrics beside the progress bar, by their label there.
+        pursues_subgoals: whether `pursued` may be other than the goal.
+        batch_size: of an update; None is the setting of that name.
+        learners: what it learns, by name.
+    """
+
+    Settings: ClassVar[type]
+    name: ClassVar[str]
+    uses_rewards: ClassVar[bool] = True
+    shown: ClassVar[dict[str, str]]
+    pursues_subgoals: bool = False
+    batch_size: int | None = None
+
+    def __init__(self, settings: Any, context: AgentContext) -> None:
+        self.settings, self.context = settings, context
+        self.learners: dict[str, Learner] = {}
+
+    # --- learning ----------------------------------------------------------------------------
+
+    def prepare(self, buffer: Buffer) -> None:  # noqa: B027 (most agents need nothing)
+        """Take from the data what learning and acting need; called before the first update."""
+
+    @property
+    def sampler(self) -> Callable[[Buffer, int, torch.Generator], Any]:
+        """Draws a batch of so many samples; a pure function that other processes can be sent."""
+        return Buffer.sample
+
+    def draw_noise(self, batch: Any, generator: torch.Generator) -> Noise:
+        """The random numbers of an update on `batch`: here none.
+
+        Apart from `update`, which is then a function of tensors that can be compiled and captured.
+        """
+        return ()
+
+    @abstractmethod
+    def update(self, batch: Any, noise: Noise) -> Metrics:
+        """One update on one batch."""
+
+    def _minimise(self, name: str, loss: Tensor, metrics: Metrics) -> Metrics:
+        norm = self.learners[name].step(loss)
+        return {key: x.detach() for key, x in metrics.items()} | {f"{name}/grad_norm": norm}
+
+    def calibrate(self, buffer: Buffer) -> None:  # noqa: B027
+        """Derive from the data and what was learned what acting needs besides: here nothing.
+
+        Called before every evaluation and checkpoint of a training run.
+        """
+
+    # --- acting ------------------------------------------------------------------------------
+
+    def begin(self, goal: Tensor) -> Tensor:
+        """The memory of an episode with this goal (*shape) before its first step; here the goal.
+
+        Of any shape, the same for all episodes.
+        """
+        return goal
+
+    @abstractmethod
+    def act(
+        self,
+        obs: Tensor,
+        goal: Tensor,
+        step: Tensor,
+        memory: Tensor,
+        generators: list[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Actions of R environments: (R, A) in [-1, 1], and their memories.
+
+        Args:
+            obs, goal: (R, *shape), normalised.
+            step: (R,) environment steps already done in each episode.
+            memory: (R, ...) what the last call returned, at step 0 what `begin` did.
+            generators: one per environment, so that an episode's draws are its own.
+        """
+
+    def pursued(self, memory: Tensor, goal: Tensor) -> Tensor:
+        """What an episode with this memory and goal pursues now: (*shape); here its memory."""
+        return memory
+
+    # --- files -------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """Everything that learning changes, as nested dictionaries of tensors."""
+        return {name: learner.state_dict() for name, learner in self.learners.items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state[name])
 
 
 def pad_rows(x: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
-"""Conditional diffusion over [state, subgoal, goal] entity sets (spec: agents 4).
+"""Conditional diffusion over entity sets in slots, and of subgoals with it (spec: agents 4).
 
-Letters: B batch, N entities, D features, E embedding, T diffusion steps. Only the middle slot is
-free: state and goal are put back clean at every step (inpainting), so noise is only ever drawn for
-the subgoal.
+Letters: B batch, N entities, D features, E embedding, T diffusion steps. The sets of some slots are
+known and put back clean at every step (inpainting), so noise is only ever drawn for what is free.
+Of subgoals: three slots [state, subgoal, goal], the middle one free.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -32,69 +33,100 @@ def sinusoidal(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class Denoiser(nn.Module):
-    """Predicts the noise in the subgoal slot from the three sets and the diffusion time.
+class SlotDenoiser(nn.Module):
+    """Base of the denoisers: a transformer over the entities of all slots.
 
-    Equivariant: reordering the entities (of a view) reorders the prediction.
+    Equivariant: reordering the entities (of a view) of a slot reorders what is said of them.
+
+    Args:
+        features: D. slots: number of sets. views: the first N/views entities of a set are those of
+            the first view, and so on.
+        gate_std: standard deviation of the weights that make shifts, scales and gates; 0 lets
+            every block start as the identity.
     """
 
-    def __init__(self, features: int, size: EITSettings, views: int = 1) -> None:
+    # The reference means its gates to start closed, but a later initialisation pass gives them
+    # N(0, 0.02^2) like every other weight of the transformer; the published results have that.
+    def __init__(
+        self,
+        features: int,
+        size: EITSettings,
+        slots: int,
+        views: int = 1,
+        gate_std: float = BLOCK_STD,
+    ) -> None:
         super().__init__()
         width = size.embed_dim
         self.width, self.views = width, views
         self.encode = MLP(1, (features, size.h_dim, width))
         self.entity_encoding = nn.Parameter(torch.randn(1, views, 1, width) * BLOCK_STD)
-        self.slot_encoding = nn.Parameter(torch.randn(1, SLOTS, 1, width) * BLOCK_STD)
+        self.slot_encoding = nn.Parameter(torch.randn(1, slots, 1, width) * BLOCK_STD)
         self.embed_time = MLP(1, (width, 4 * width, width))
-        # The reference means its gates to start closed, but a later initialisation pass gives them
-        # N(0, 0.02^2) like every other weight of the transformer; the published results have that.
         self.blocks = nn.ModuleList(
             Block(
                 1,
                 width,
                 (4 * width,),
                 size.n_head,
-                condition_std=BLOCK_STD,
+                condition_std=gate_std,
                 dropout=size.dropout,
             )
             for _ in range(size.n_diffuser_layers)
         )
-        self.modulation = Linear(1, width, 2 * width, std=BLOCK_STD)
+        self.modulation = Linear(1, width, 2 * width, std=gate_std)
         self.mix = Linear(1, width, width, bias=False, std=BLOCK_STD)
         self.decode = MLP(1, (width, size.h_dim, features))
 
-    def forward(self, state: Tensor, noisy: Tensor, goal: Tensor, t: Tensor) -> Tensor:
-        """state, noisy subgoal, goal (B, N, D) and time (B,) -> noise of the subgoal (B, N, D)."""
-        n = state.shape[1]
-        x = torch.cat([entities_first(part) for part in (state, noisy, goal)], dim=1)
-        time = self.embed_time(sinusoidal(t, self.width).unsqueeze(0))  # (1, B, E)
-        x = self.encode(x) + self._encodings(n) + time.unsqueeze(1)
-        for block in self.blocks:
-            x = block(x, condition=time)
-        x = x[:, n : 2 * n]  # only the subgoal's slot is asked for: (1, N, B, E)
-        x = modulate(x, *self.modulation(time).unsqueeze(1).chunk(2, dim=-1))
-        return self.decode(self.mix(x)).squeeze(0).transpose(0, 1)
+    def time(self, t: Tensor) -> Tensor:
+        """The embedding of diffusion times: (B,) -> (1, B, E)."""
+        return self.embed_time(sinusoidal(t, self.width).unsqueeze(0))
 
-    def _encodings(self, n: int) -> Tensor:
-        """What tells slots, and views if there are several, apart: (1, 3N, 1, E)."""
+    def tokens(self, sets: Tensor, time: Tensor) -> Tensor:
+        """One token per entity: (1, slots, N, B, D), (1, B, E) -> (1, slots, N, B, E)."""
+        slots, n = sets.shape[1:3]
+        encodings = self._encodings(slots, n).unflatten(1, (slots, n))
+        return self.encode(sets) + encodings + time[:, None, None]
+
+    def _encodings(self, slots: int, n: int) -> Tensor:
+        """What tells slots, and views if there are several, apart: (1, slots * N, 1, E)."""
         entities = self.entity_encoding
         if self.views > 1:
-            entities = entities.repeat_interleave(n // self.views, dim=1).repeat(1, SLOTS, 1, 1)
+            entities = entities.repeat_interleave(n // self.views, dim=1).repeat(1, slots, 1, 1)
         return entities + self.slot_encoding.repeat_interleave(n, dim=1)
 
+    def head(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Tokens of some slots, ready to be decoded: (1, G, N, B, E), (1, G or 1, B, E)."""
+        shift, scale = self.modulation(condition).unsqueeze(-3).chunk(2, dim=-1)
+        return self.mix(modulate(x, shift, scale))
 
-class SubgoalDiffuser(nn.Module):
-    """Gaussian diffusion of subgoal sets conditioned on state and goal sets.
+
+class Denoiser(SlotDenoiser):
+    """Predicts the noise in the subgoal slot from the three sets and the diffusion time."""
+
+    def __init__(self, features: int, size: EITSettings, views: int = 1) -> None:
+        super().__init__(features, size, SLOTS, views)
+
+    def forward(self, state: Tensor, noisy: Tensor, goal: Tensor, t: Tensor) -> Tensor:
+        """state, noisy subgoal, goal (B, N, D) and time (B,) -> noise of the subgoal (B, N, D)."""
+        sets = torch.stack([entities_first(part) for part in (state, noisy, goal)], dim=1)
+        time = self.time(t)
+        x, condition = self.tokens(sets, time), time.unsqueeze(1)  # the same for all slots
+        for block in self.blocks:
+            x = block(x, condition=condition)
+        x = self.head(x[:, 1:2], condition)  # only the subgoal's slot is asked for
+        return self.decode(x)[0, 0].transpose(0, 1)
+
+
+class GaussianDiffusion(nn.Module):
+    """The schedule, and ancestral sampling with it (DDPM, Ho et al. 2020).
 
     Args:
-        features: D. size: network widths. steps: T. views: the first N/views entities are those of
-            the first view, and so on.
+        steps: T. predicts_noise: whether networks predict the noise, or else what is clean.
     """
 
-    def __init__(self, features: int, size: EITSettings, steps: int, views: int = 1) -> None:
+    def __init__(self, steps: int, predicts_noise: bool) -> None:
         super().__init__()
-        self.steps = steps
-        self.denoiser = Denoiser(features, size, views)
+        self.steps, self.predicts_noise = steps, predicts_noise
         betas = cosine_betas(steps)
         alpha_bar = torch.cumprod(1 - betas, dim=0)
         previous = F.pad(alpha_bar[:-1], (1, 0), value=1.0)
@@ -109,6 +141,42 @@ class SubgoalDiffuser(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
 
+    def diffuse(self, clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What is left of `clean` (B, ...) at times t (B,) in 0..T-1, with `noise` (B, ...)."""
+        shape = (-1,) + (1,) * (clean.dim() - 1)
+        return self.signal[t].view(shape) * clean + self.noise[t].view(shape) * noise
+
+    @torch.no_grad()
+    def ancestral(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
+        """Sample without clipping of the predicted clean values: (B, ...).
+
+        Args:
+            predict: what a network says of (B, ...) at times (B,).
+            noise: standard normal (T, B, ...): the start, then one draw per step but the last.
+        """
+        x = noise[0]
+        for step in reversed(range(self.steps)):
+            clean = predict(x, torch.full((len(x),), step, device=x.device))
+            if self.predicts_noise:
+                clean = (x - self.noise[step] * clean) / self.signal[step]
+            x = self.mean_clean[step] * clean + self.mean_noisy[step] * x
+            if step > 0:
+                x = x + self.deviation[step] * noise[self.steps - step]
+        return x
+
+
+class SubgoalDiffuser(GaussianDiffusion):
+    """Gaussian diffusion of subgoal sets conditioned on state and goal sets.
+
+    Args:
+        features: D. size: network widths. steps: T. views: the first N/views entities are those of
+            the first view, and so on.
+    """
+
+    def __init__(self, features: int, size: EITSettings, steps: int, views: int = 1) -> None:
+        super().__init__(steps, predicts_noise=True)
+        self.denoiser = Denoiser(features, size, views)
+
     def loss(
         self, state: Tensor, subgoal: Tensor, goal: Tensor, t: Tensor, noise: Tensor
     ) -> Tensor:
@@ -117,30 +185,12 @@ class SubgoalDiffuser(nn.Module):
         The mean runs over all three slots. Differs from the reference: the two conditioned slots,
         whose error is a constant without gradient, are left out of the reported number.
         """
-        scale = self.signal[t][:, None, None], self.noise[t][:, None, None]
-        noisy = scale[0] * subgoal + scale[1] * noise
+        noisy = self.diffuse(subgoal, t, noise)
         return F.l1_loss(self.denoiser(state, noisy, goal, t), noise) / SLOTS
 
-    @torch.no_grad()
     def sample(self, state: Tensor, goal: Tensor, noise: Tensor) -> Tensor:
-        """Ancestral sampling (DDPM) without clipping of the predicted clean set.
-
-        Args:
-            state, goal: (B, N, D).
-            noise: standard normal (T, B, N, D): the start, then one draw per step but the last.
-
-        Returns:
-            Subgoals (B, N, D).
-        """
-        x = noise[0]
-        for step in reversed(range(self.steps)):
-            t = torch.full((len(x),), step, device=x.device)
-            predicted = self.denoiser(state, x, goal, t)
-            clean = (x - self.noise[step] * predicted) / self.signal[step]
-            x = self.mean_clean[step] * clean + self.mean_noisy[step] * x
-            if step > 0:
-                x = x + self.deviation[step] * noise[self.steps - step]
-        return x
+        """Subgoals (B, N, D) for state and goal (B, N, D); `noise` (T, B, N, D)."""
+        return self.ancestral(lambda x, t: self.denoiser(state, x, goal, t), noise)
 
 
 class FlatDiffuser(SubgoalDiffuser):

@@ -4,7 +4,8 @@ Agents ask `context.networks` and so know nothing of observations. To add a kind
 line in `FAMILIES`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from agents.base import Networks, ObservationSpec
 from agents.diffusion import FlatDiffuser, SubgoalDiffuser
@@ -17,6 +18,7 @@ from agents.networks import (
     EntitySubgoalPolicy,
     EntityValue,
 )
+from agents.windows import WindowDiffuser
 from common.errors import UserError
 
 # Entity networks of this width keep two threads busy by themselves: the paper's size did 1.27
@@ -24,6 +26,7 @@ from common.errors import UserError
 # cores).
 WIDE = 64
 
+ONLY_SETS = "agent=ecdiffuser generates sets of entities; use obs=ec_state, ec_state_gen or dlp"
 NO_IMAGES = "subgoals cannot be images; use agent=iql, or obs=state, vqvae or dlp"
 
 
@@ -55,6 +58,29 @@ class EntityNetworks:
     def diffuser(self, steps: int) -> SubgoalDiffuser:
         return SubgoalDiffuser(self.spec.features, self.eit, steps, self.spec.views)
 
+    def window_diffuser(
+        self,
+        slots: int,
+        steps: int,
+        size: dict[str, Any],
+        *,
+        predicts_noise: bool,
+        closed_gates: bool,
+    ) -> WindowDiffuser:
+        eit = replace(self.eit, **size)
+        misfit = eit.misfit("ecdiffuser")
+        if misfit:
+            raise UserError(misfit)
+        return WindowDiffuser(
+            self.spec,
+            self.action_dim,
+            eit,
+            slots,
+            steps,
+            predicts_noise=predicts_noise,
+            closed_gates=closed_gates,
+        )
+
 
 @dataclass(frozen=True)
 class FlatNetworks:
@@ -82,6 +108,11 @@ class FlatNetworks:
 
     def diffuser(self, steps: int) -> FlatDiffuser:
         return FlatDiffuser(self.spec.features, self.eit, steps, self.spec.views)
+
+    def window_diffuser(
+        self, slots: int, steps: int, size: dict[str, Any], **choices: bool
+    ) -> WindowDiffuser:
+        raise UserError(ONLY_SETS)
 
     def _pair(self, members: int) -> Pair:
         return Pair(members, self.spec.features)

@@ -4,15 +4,16 @@ Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy; spec: 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.base import AgentContext, Metrics, Noise, pad_rows
+from agents.base import Agent, AgentContext, Metrics, Noise, pad_rows
 from agents.learner import flatten_parameters
 from agents.networks import share_member
-from common.buffer import Batch, Buffer
+from common.buffer import Batch
 from common.settings import setting
 
 
@@ -26,7 +27,7 @@ class IQLSettings:
     expectile: float = setting(above=0.0, below=1.0)
 
 
-class IQL:
+class IQL(Agent):
     """V, two critics and a policy.
 
     Reads of its section: tau, alpha, alpha_decay_steps, expectile.
@@ -35,16 +36,17 @@ class IQL:
 
     Settings = IQLSettings
     name = "iql"
+    shown: ClassVar[dict[str, str]] = {"V": "value/mean", "bc": "policy/imitation"}
 
     def __init__(self, settings: IQLSettings, context: AgentContext) -> None:
-        self.settings, self.context = settings, context
+        super().__init__(settings, context)
         self.gamma = context.gamma
         networks, device = context.networks, context.device
         self.value = networks.value().to(device)
         self.critic = networks.critic(2).to(device)
         self.target_critic = networks.critic(2).to(device)
         self.policy = networks.policy().to(device)
-        self.learners = {
+        self.learners |= {
             "value": context.learner(self.value),
             "critic": context.learner(self.critic),
             "policy": context.learner(self.policy),
@@ -104,13 +106,6 @@ class IQL:
 
     # --- learning ----------------------------------------------------------------------------
 
-    def draw_noise(self, batch: Batch, generator: torch.Generator) -> Noise:
-        """The random numbers of an update on `batch`: here none.
-
-        Apart from `update`, which is then a function of tensors that can be compiled and captured.
-        """
-        return ()
-
     def update(self, batch: Batch, noise: Noise) -> Metrics:
         """One update on one batch, in the published order: V, Q, policy (then target critics).
 
@@ -131,19 +126,7 @@ class IQL:
         """The policy; `noise` is for agents that draw some."""
         return self._minimise("policy", *self.policy_loss(batch))
 
-    def _minimise(self, name: str, loss: Tensor, metrics: Metrics) -> Metrics:
-        norm = self.learners[name].step(loss)
-        return {key: x.detach() for key, x in metrics.items()} | {f"{name}/grad_norm": norm}
-
-    def calibrate(self, buffer: Buffer) -> None:
-        """Derive from V and the data what acting needs besides the networks: here nothing.
-
-        Called before every evaluation and checkpoint of a training run.
-        """
-
     # --- acting ------------------------------------------------------------------------------
-
-    pursues_subgoals = False  # whether `act` may return subgoals other than the goal
 
     @torch.no_grad()
     def act(
@@ -154,16 +137,7 @@ class IQL:
         memory: Tensor,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
-        """Actions of R environments: (R, A) in [-1, 1], and their subgoals (R, *shape).
-
-        Args:
-            obs, goal: (R, *shape), normalised.
-            step: (R,) environment steps already done in each episode.
-            memory: (R, *shape) the subgoals that the last call returned (anything at step 0).
-            generators: one per environment, so that an episode's draws are its own.
-
-        Without subgoals the goal itself is pursued.
-        """
+        """As `Agent.act`. The memory is the subgoals pursued (R, *shape), here the goals."""
         return self._follow(obs, goal), goal
 
     def _follow(self, obs: Tensor, target: Tensor) -> Tensor:
@@ -172,12 +146,10 @@ class IQL:
     # --- files -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        """Everything that learning changes, as nested dictionaries of tensors."""
-        state = {name: learner.state_dict() for name, learner in self.learners.items()}
-        return state | {"target_critic": {"module": self.target_critic.state_dict()}}
+        """As `Agent.state_dict`, with the target critics."""
+        return super().state_dict() | {"target_critic": {"module": self.target_critic.state_dict()}}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned."""
-        for name, learner in self.learners.items():
-            learner.load_state_dict(state[name])
+        super().load_state_dict(state)
         self.target_critic.load_state_dict(state["target_critic"]["module"])

@@ -105,7 +105,8 @@ class MLP(nn.Sequential):
 class Attention(nn.Module):
     """Multi-head attention, no bias in query, key, value and output projections.
 
-    Without a context the set attends to itself and the three projections are one product.
+    Without a context the set attends to itself and the three projections are one product. Groups
+    of entities (K, G, N, B, E) attend to each other like one set.
     """
 
     def __init__(self, members: int, width: int, heads: int, cross: bool) -> None:
@@ -125,13 +126,14 @@ class Attention(nn.Module):
         self.register_buffer("gather", spread.T / (width // heads) ** 0.5, persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        entities = x.flatten(1, -3)  # (K, N, B, E)
         if context is None:
-            q, k, v = self.query_key_value(x).chunk(3, dim=-1)  # each (K, N, B, E)
+            q, k, v = self.query_key_value(entities).chunk(3, dim=-1)  # each (K, N, B, E)
         else:
-            q = self.query(x)
+            q = self.query(entities)
             k, v = self.key_value(context).chunk(2, dim=-1)  # each (K, M, B, E)
         attend = self._pairwise if q.shape[1] * k.shape[1] <= PAIRWISE_LIMIT else self._batched
-        return self.out(attend(q, k, v))
+        return self.out(attend(q, k, v)).view(x.shape)
 
     def _pairwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k / sqrt(d)) v through elementwise products: (K, N, B, E)."""
@@ -182,14 +184,17 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        """x (K, N, B, E), context (K, M, B, E) or None, condition (K, B, E) or None."""
+        """x (K, N, B, E), context (K, M, B, E) or None, condition (K, B, E) or None.
+
+        Or in groups: x (K, G, N, B, E) with a condition (K, G, B, E) for each.
+        """
         if context is not None:
             context = self.norm_context(context)
         if not self.conditioned:
             x = x + self._drop(self.attention(self.norm_attention(x), context))
             return x + self._drop(self.mlp(self.norm_mlp(x)))
-        # Six vectors per row, the same for all its entities: (K, 1, B, E) each.
-        parts = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        # Six vectors per row, the same for all its entities: (K, 1, B, E) or (K, G, 1, B, E) each.
+        parts = self.modulation(condition).unsqueeze(-3).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
         attended = self.attention(modulate(x, shift_a, scale_a), context)
         x = x + gate_a * self._drop(attended)

@@ -25,6 +25,15 @@ class EITSettings:
     dropout: float = setting(low=0.0, high=0.9)
     n_diffuser_layers: int = setting(low=1)
 
+    def misfit(self, section: str) -> str | None:
+        """What keeps width and heads from going together, in words with the keys of `section`."""
+        if self.embed_dim % 2 == 0 and self.embed_dim % self.n_head == 0:
+            return None
+        return (
+            f"{section}.embed_dim={self.embed_dim} does not fit {section}.n_head={self.n_head}; "
+            "allowed: even multiples of the number of heads"
+        )
+
 
 class EntityProjection(MLP):
     """Linear(D, H), LayerNorm, GELU, Linear(H, E) of each entity: (K, N, B, D) -> (K, N, B, E)."""

@@ -11,6 +11,7 @@ cell ppp-state/ec-sgiql-awr python evaluate.py 'eval_checkpoint=${output_dir}/tr
 cell ppp-state/ec-iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-state_ec-iql_${seed}' eval_variant_name=ppp-state_ec-iql env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=100
 cell ppp-state/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-state_hiql_${seed}' eval_variant_name=ppp-state_hiql env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 hiql.subgoal_steps=25 hiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=100
 cell ppp-state/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-state_iql_${seed}' eval_variant_name=ppp-state_iql env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=100
+cell ppp-state/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-state_ec-diffuser_${seed}' eval_variant_name=ppp-state_ec-diffuser env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=100
 
 # PPP-Cube from simulator state: the method without its parts
 cell ppp-state/ec-sgiql/max-value python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-state_ec-sgiql_${seed}' eval_variant_name=ppp-state_ec-sgiql_max-value env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 sgiql.filter_subgoals=false sgiql.n_diffusion_samples=256 sgiql.subgoal_steps=25 sgiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=100
@@ -40,6 +41,7 @@ cell stack-state/ec-sgiql-awr python evaluate.py 'eval_checkpoint=${output_dir}/
 cell stack-state/ec-iql python evaluate.py 'eval_checkpoint=${output_dir}/train/stack-state_ec-iql_${seed}' eval_variant_name=stack-state_ec-iql env_kwargs.manipobj.mode=task_stack_all env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=200
 cell stack-state/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/stack-state_hiql_${seed}' eval_variant_name=stack-state_hiql env_kwargs.manipobj.mode=task_stack_all env_kwargs.manipobj.num_cubes=3 hiql.subgoal_steps=25 hiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=200
 cell stack-state/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/stack-state_iql_${seed}' eval_variant_name=stack-state_iql env_kwargs.manipobj.mode=task_stack_all env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=200
+cell stack-state/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/stack-state_ec-diffuser_${seed}' eval_variant_name=stack-state_ec-diffuser env_kwargs.manipobj.mode=task_stack_all env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=200
 
 # Stack-Cube from simulator state: the method without its parts
 cell stack-state/ec-sgiql/max-value python evaluate.py 'eval_checkpoint=${output_dir}/train/stack-state_ec-sgiql_${seed}' eval_variant_name=stack-state_ec-sgiql_max-value env_kwargs.manipobj.mode=task_stack_all env_kwargs.manipobj.num_cubes=3 sgiql.filter_subgoals=false sgiql.n_diffusion_samples=256 sgiql.subgoal_steps=25 sgiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=200
@@ -63,6 +65,7 @@ cell scene-state/ec-sgiql-awr python evaluate.py 'eval_checkpoint=${output_dir}/
 cell scene-state/ec-iql python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-state_ec-iql_${seed}' eval_variant_name=scene-state_ec-iql env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 max_episode_steps=1000 num_eval_episodes=50
 cell scene-state/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-state_hiql_${seed}' eval_variant_name=scene-state_hiql env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 hiql.subgoal_steps=50 hiql.num_subgoals=16 max_episode_steps=1000 num_eval_episodes=50
 cell scene-state/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-state_iql_${seed}' eval_variant_name=scene-state_iql env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 max_episode_steps=1000 num_eval_episodes=50
+cell scene-state/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-state_ec-diffuser_${seed}' eval_variant_name=scene-state_ec-diffuser env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 max_episode_steps=1000 num_eval_episodes=50
 
 # Scene from simulator state: the method without its parts
 cell scene-state/ec-sgiql/max-value python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-state_ec-sgiql_${seed}' eval_variant_name=scene-state_ec-sgiql_max-value env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 sgiql.filter_subgoals=false sgiql.n_diffusion_samples=64 sgiql.subgoal_steps=50 sgiql.num_subgoals=16 max_episode_steps=1000 num_eval_episodes=50
@@ -75,6 +78,7 @@ cell tetris-state/ec-sgiql-awr python evaluate.py 'eval_checkpoint=${output_dir}
 cell tetris-state/ec-iql python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-state_ec-iql_${seed}' eval_variant_name=tetris-state_ec-iql env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense max_episode_steps=1000 num_eval_episodes=100
 cell tetris-state/hiql python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-state_hiql_${seed}' eval_variant_name=tetris-state_hiql env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense hiql.subgoal_steps=25 hiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=100
 cell tetris-state/iql python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-state_iql_${seed}' eval_variant_name=tetris-state_iql env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense max_episode_steps=1000 num_eval_episodes=100
+cell tetris-state/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-state_ec-diffuser_${seed}' eval_variant_name=tetris-state_ec-diffuser env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense max_episode_steps=1000 num_eval_episodes=100
 
 # Push-Tetris from simulator state: the method without its parts
 cell tetris-state/ec-sgiql/max-value python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-state_ec-sgiql_${seed}' eval_variant_name=tetris-state_ec-sgiql_max-value env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense sgiql.filter_subgoals=false sgiql.n_diffusion_samples=64 sgiql.subgoal_steps=25 sgiql.num_subgoals=32 max_episode_steps=1000 num_eval_episodes=100
@@ -99,6 +103,11 @@ cell tetris-state/ec-iql/7-pieces python evaluate.py 'eval_checkpoint=${output_d
 cell ppp-image/iql-rgb python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-image_iql-rgb_${seed}' eval_variant_name=ppp-image_iql-rgb env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=100
 cell scene-image/iql-rgb python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-image_iql-rgb_${seed}' eval_variant_name=scene-image_iql-rgb env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 max_episode_steps=1000 num_eval_episodes=50
 cell tetris-image/iql-rgb python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-image_iql-rgb_${seed}' eval_variant_name=tetris-image_iql-rgb env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense max_episode_steps=1000 num_eval_episodes=100
+
+# EC-Diffuser from images, through DLP
+cell ppp-image/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/ppp-image_ec-diffuser_${seed}' eval_variant_name=ppp-image_ec-diffuser env_kwargs.manipobj.mode=task env_kwargs.manipobj.num_cubes=3 max_episode_steps=1000 num_eval_episodes=100
+cell scene-image/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/scene-image_ec-diffuser_${seed}' eval_variant_name=scene-image_ec-diffuser env_kwargs.scene.mode=task env_kwargs.scene.num_cubes=1 max_episode_steps=1000 num_eval_episodes=50
+cell tetris-image/ec-diffuser python evaluate.py 'eval_checkpoint=${output_dir}/train/tetris-image_ec-diffuser_${seed}' eval_variant_name=tetris-image_ec-diffuser env_kwargs.pushtetris.mode=task env_kwargs.pushtetris.num_objects=3 env_kwargs.pushtetris.reward_mode=dense max_episode_steps=1000 num_eval_episodes=100
 
 # OGBench from state: its five tasks of each environment
 cell ogbench-cube-double/ec-sgiql python evaluate.py 'eval_checkpoint=${output_dir}/train/ogbench-cube-double_ec-sgiql_${seed}' eval_variant_name=ogbench-cube-double_ec-sgiql sgiql.n_diffusion_samples=256 sgiql.value_competence_radius=auto sgiql.subgoal_steps=25 sgiql.num_subgoals=16 num_eval_episodes=50

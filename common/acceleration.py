@@ -10,21 +10,20 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.base import Metrics, Noise
-from common.buffer import Batch
 from common.config import Config
 from common.errors import UserError
 from common.settings import show
 
 # What is compiled of an agent: all its work but for the optimiser, which is a handful of operations
 # on flat tensors. Acting stays eager, since its number of rows varies.
-LOSSES = ("value_loss", "critic_loss", "policy_loss", "subgoal_loss")
+LOSSES = ("value_loss", "critic_loss", "policy_loss", "subgoal_loss", "window_loss")
 WARM_UP = 3  # updates before capturing, as torch's documentation has it
 OLDEST_GPU = (7, 0)  # compute capability that Triton needs, which compiled code on CUDA is made of
 
@@ -123,14 +122,15 @@ class CapturedUpdate:
         self._stream = torch.cuda.Stream(self._device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0  # updates without a graph
+        self._batch: type  # of every update
         self._inputs: list[Tensor] = []  # what every update reads, at fixed addresses
         self._metrics: Metrics = {}  # what every replay writes
 
-    def __call__(self, batch: Batch, noise: Noise) -> Metrics:
+    def __call__(self, batch: Any, noise: Noise) -> Metrics:
         """As `agent.update`, with metrics that the next call overwrites."""
         fresh = (*vars(batch).values(), *noise)
         if not self._inputs:
-            self._inputs = [torch.empty_like(x) for x in fresh]
+            self._batch, self._inputs = type(batch), [torch.empty_like(x) for x in fresh]
         for own, x in zip(self._inputs, fresh, strict=True):
             own.copy_(x)
         if self._done < WARM_UP:
@@ -142,8 +142,9 @@ class CapturedUpdate:
         return self._metrics
 
     def _update(self) -> Metrics:
-        fields = len(Batch.__dataclass_fields__)
-        return self._agent.update(Batch(*self._inputs[:fields]), tuple(self._inputs[fields:]))
+        count = len(fields(self._batch))
+        batch = self._batch(*self._inputs[:count])
+        return self._agent.update(batch, tuple(self._inputs[count:]))
 
     def _warm_up(self) -> Metrics:
         current = torch.cuda.current_stream(self._device)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from common.errors import UserError
 
+CHUNK = 1 << 14  # rows: what limits are taken of at a time, to need no second observations
 RewardFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
@@ -63,6 +64,20 @@ class Batch:
     value_goal: Tensor
     policy_goal: Tensor
     policy_subgoal: Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B sequences of H slots: states that follow each other, and in the last slot the goal.
+
+    From the goal on, wherever it lies, all states are the goal and all actions zero.
+
+    Attributes:
+        obs: (B, H, *shape), normalised. action: (B, H, A) in each slot's state.
+    """
+
+    obs: Tensor
+    action: Tensor
 
 
 class Buffer:
@@ -126,16 +141,29 @@ class Buffer:
 
         In shorter episodes the second is the last state.
         """
-        device = self.first.device
-        u = torch.rand(2, size, generator=generator, dtype=torch.float64, device=device)
+        u = self._uniform(2, size, generator)
         episode = (u[0] * len(self.length)).long()
         apart = (self.length[episode] - 1).clamp(max=apart)
         first = self.first[episode] + (u[1] * (self.length[episode] - apart)).long()
         return self.observe(first), self.observe(first + apart)
 
+    def windows(
+        self, size: int, generator: torch.Generator, *, slots: int, to_end: bool
+    ) -> Windows:
+        """`size` windows of H slots each, with policy goals or, `to_end`, their episodes' ends."""
+        return self.gather_windows(self.draw_windows(size, generator, slots=slots, to_end=to_end))
+
     def observe(self, rows: Tensor) -> Tensor:
-        """Normalised observations of rows (B,): (B, *shape)."""
-        obs = self.obs[rows]
+        """Normalised observations of rows (B, ...): (B, ..., *shape)."""
+        return self._normalised(self.obs[rows])
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of each feature over all rows and entities: (D,) each."""
+        parts = [self._normalised(part).flatten(0, -2) for part in self.obs.split(CHUNK)]
+        low, high = ([getattr(p, of)(dim=0) for p in parts] for of in ("amin", "amax"))
+        return torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
+
+    def _normalised(self, obs: Tensor) -> Tensor:
         return obs if self.normalise is None else self.normalise(obs)
 
     def draw(self, size: int, generator: torch.Generator) -> Indices:
@@ -144,17 +172,39 @@ class Buffer:
         As published, an episode of T rows is first cut to T-1 of them, from row 0 or row 1 with
         equal chance, so its outermost transitions count half; `last` is the cut's last row.
         """
-        u = torch.rand(9, size, generator=generator, dtype=torch.float64, device=self.first.device)
-        episode = (u[0] * len(self.length)).long()
-        start = self.first[episode] + (u[1] < 0.5)
-        span = self.length[episode] - 1  # rows of the cut
-        state = start + (u[2] * (span - 1)).long()
-        last = start + span - 1
+        u = self._uniform(9, size, generator)
+        episode, state, last = self._draw_states(u[:3])
         value_goal = self._draw_goals(self.value_goals, episode, state, last, u[3:6])
         policy_goal = self._draw_goals(self.policy_goals, episode, state, last, u[6:9])
         own = (policy_goal >= state) & (policy_goal <= last)  # a random goal bounds nothing
         bound = torch.where(own, policy_goal, last)
         return Indices(state, value_goal, policy_goal, torch.minimum(state + self.subgoal_k, bound))
+
+    def draw_windows(
+        self, size: int, generator: torch.Generator, *, slots: int, to_end: bool
+    ) -> Tensor:
+        """Rows of windows, (B, H): from states as in `draw` up to their goals, and the goals."""
+        u = self._uniform(6, size, generator)
+        episode, state, last = self._draw_states(u[:3])
+        if to_end:
+            goal = self.first[episode] + self.length[episode] - 1
+        else:
+            goal = self._draw_goals(self.policy_goals, episode, state, last, u[3:])
+        ahead = torch.arange(slots - 1, device=state.device)
+        following = torch.minimum(state[:, None] + ahead, goal[:, None])
+        return torch.cat([following, goal[:, None]], dim=1)
+
+    def _uniform(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """(count, size) in [0, 1)."""
+        device = self.first.device
+        return torch.rand(count, size, generator=generator, dtype=torch.float64, device=device)
+
+    def _draw_states(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Episodes, rows in them, and the last rows of their cuts (B,), from uniform u (3, B)."""
+        episode = (u[0] * len(self.length)).long()
+        start = self.first[episode] + (u[1] < 0.5)
+        span = self.length[episode] - 1  # rows of the cut
+        return episode, start + (u[2] * (span - 1)).long(), start + span - 1
 
     def _draw_goals(
         self, shares: GoalShares, episode: Tensor, state: Tensor, last: Tensor, u: Tensor
@@ -186,3 +236,9 @@ class Buffer:
             reward = self.reward(reached, asked)
         done = (reward == 0).float() if self.done_signal else torch.zeros_like(reward)
         return Batch(obs, next_obs, self.action[rows.state], reward, done, *goals)
+
+    def gather_windows(self, rows: Tensor) -> Windows:
+        """The windows that lie at `rows` (B, H)."""
+        moving = rows < rows[:, -1:]  # before the goal
+        action = torch.where(moving.unsqueeze(-1), self.action[rows], 0.0)
+        return Windows(self.observe(rows), action)

@@ -264,12 +264,9 @@ def _check_together(options: Any, eval_tasks: Sequence[int]) -> None:
         total = sum(getattr(options, name) for name in names)
         if not math.isclose(total, 1.0, abs_tol=1e-6):
             raise SettingError(f"{' + '.join(names)} is {total:g}; the three must sum to 1")
-    eit = options.arch_eit
-    if eit.embed_dim % 2 or eit.embed_dim % eit.n_head:
-        raise SettingError(
-            f"arch_eit.embed_dim={eit.embed_dim} does not fit arch_eit.n_head={eit.n_head}; "
-            "allowed: even multiples of the number of heads"
-        )
+    misfit = options.arch_eit.misfit("arch_eit")
+    if misfit:
+        raise SettingError(misfit)
     for name in ("device", "rep_model_device"):
         value = getattr(options, name)
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):

@@ -33,17 +33,23 @@ log = logging.getLogger(__name__)
 
 
 class Acting(Protocol):
-    """What evaluation needs of an agent. E episodes; everything is normalised."""
+    """What evaluation needs of an agent, see `Agent`. E episodes; everything is normalised."""
+
+    def begin(self, goal: Tensor) -> Tensor:
+        """The memory with which an episode begins, of a goal (*shape)."""
 
     def act(
         self,
         obs: Tensor,  # (E, *shape)
         goal: Tensor,  # (E, *shape)
         step: Tensor,  # (E,) environment steps done
-        memory: Tensor,  # (E, *shape) the subgoals now pursued; the goals at step 0
+        memory: Tensor,  # (E, ...) what it keeps of each episode
         generators: list[torch.Generator],  # one per episode, on the CPU
     ) -> tuple[Tensor, Tensor]:  # actions (E, A) in [-1, 1] and the new memory
         ...
+
+    def pursued(self, memory: Tensor, goal: Tensor) -> Tensor:
+        """What an episode pursues now, (*shape): a subgoal or its goal."""
 
 
 class EvaluationStopped(Exception):
@@ -257,7 +263,8 @@ class _Player:
         episode = self.live[slot]
         episode.raw = reply.observation
         if reply.goal is not None:
-            episode.goal = episode.memory = self._encode([reply.goal], [episode])[0]
+            episode.goal = self._encode([reply.goal], [episode])[0]
+            episode.memory = self.agent.begin(episode.goal)
             if episode.index < self.films:
                 episode.scene = reply.goal
                 shown = not self.observation.pixels
@@ -291,8 +298,8 @@ class _Player:
             [episode.generator for episode in episodes],
             **self._watch(episodes),
         )
-        for episode, subgoal in zip(episodes, memory, strict=True):
-            episode.memory = subgoal
+        for episode, own in zip(episodes, memory, strict=True):
+            episode.memory = own
             if self.counter and episode.step == 0:
                 changed = self.counter(torch.from_numpy(episode.raw), self._subgoal_state(episode))
                 episode.figures["entities_changed"] = changed
@@ -323,15 +330,17 @@ class _Player:
     @torch.inference_mode()
     def _picture(self, episode: _Episode) -> np.ndarray | None:
         """The subgoal of an episode as a frame, for kinds that have such; drawn once."""
-        if episode.pictured is None or not torch.equal(episode.pictured[0], episode.memory):
-            subgoal = self.normaliser.inverse(episode.memory)
+        pursued = self.agent.pursued(episode.memory, episode.goal)
+        if episode.pictured is None or not torch.equal(episode.pictured[0], pursued):
+            subgoal = self.normaliser.inverse(pursued)
             picture = self.observation.picture(subgoal, episode.scene)
-            episode.pictured = episode.memory, picture
+            episode.pictured = pursued, picture
         return episode.pictured[1]
 
     def _subgoal_state(self, episode: _Episode) -> Tensor:
         """The subgoal of an episode as an environment state, (S,) on the CPU."""
-        subgoal = self.normaliser.inverse(episode.memory)
+        pursued = self.agent.pursued(episode.memory, episode.goal)
+        subgoal = self.normaliser.inverse(pursued)
         subgoal = self.observation.align(subgoal, episode.identities)
         return self.observation.decode(subgoal.unsqueeze(0))[0].cpu()
 

@@ -21,8 +21,11 @@ PANELS = {  # column of train.csv -> title
     "critic/loss": "critic loss",
     "policy/loss": "policy loss",
     "subgoal/loss": "subgoal diffusion loss",
+    "diffuser/loss": "window diffusion loss",
     "value/mean": "mean value",
     "policy/imitation": "squared error to the data's actions",
+    "diffuser/first_action": "error of the first action",
+    "diffuser/states": "error of the states",
 }
 COLUMNS = 4  # panels side by side
 PANEL_SIZE = 3.2, 2.5  # inches

@@ -45,7 +45,11 @@ class Trainer:
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
-        self.sums = self._restore() if self.last.exists() else {}  # of metrics not yet logged
+        if self.last.exists():
+            self.sums = self._restore()  # of metrics not yet logged
+        else:
+            setup.agent.prepare(buffer)
+            self.sums = {}
         self.saved = self._position  # of the `last` checkpoint
         self.train_log = MetricsLog(folder / "train.csv", self.step or None)
         self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
@@ -98,7 +102,7 @@ class Trainer:
         speed = updates / seconds
         self.time_log.write(self.step, {"seconds": seconds, "updates_per_second": speed})
         self.tracker.log(self.step, means | {"time/updates_per_second": speed})
-        return {"V": f"{means['value/mean']:.1f}", "bc": f"{means['policy/imitation']:.3f}"}
+        return {label: f"{means[name]:.3g}" for label, name in self.setup.agent.shown.items()}
 
     def _means(self) -> dict[str, float]:
         """Means of the metrics since the last row; raises `UserError` if one is not finite."""

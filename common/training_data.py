@@ -24,10 +24,12 @@ def load_training_data(
     observation: Observation,
     device: torch.device,
     normaliser: Normaliser | None = None,
+    rewards: bool = True,
 ) -> tuple[Buffer, Normaliser]:
     """Read the training episodes of `train_dataset_name` and normalise them.
 
-    Without a `normaliser`, one is fitted to them. Returns it with the buffer.
+    Without a `normaliser`, one is fitted to them. Returns it with the buffer. `rewards=False`
+    leaves out what they are computed from, for agents that learn without.
 
     Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
     holds NaN, or is larger than the memory.
@@ -38,7 +40,8 @@ def load_training_data(
     if difference:
         raise UserError(f"dataset {dataset} does not fit: {difference}")
     observation.check(dataset)
-    fields = _reward_fields(config, world)
+    use_rewards = rewards and config.reward == "env"
+    fields = _reward_fields(config, world) if use_rewards else ()
     wanted = sorted({"actions", *fields})
     _check_memory(dataset, wanted, observation, config, device)
     columns, length = dataset.load(wanted, div=config.train_dataset_div)
@@ -60,7 +63,7 @@ def load_training_data(
         rows["actions"].to(device),
         length.to(device),
         {name: rows[name].to(device) for name in fields},
-        world.adopt(dataset.header).reward if config.reward == "env" else None,
+        world.adopt(dataset.header).reward if use_rewards else None,
         value_goals=_shares(config, "value"),
         policy_goals=_shares(config, "policy"),
         gamma=config.gamma,
@@ -73,8 +76,6 @@ def load_training_data(
 
 def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
     """The columns that the rewards of training are computed from."""
-    if config.reward != "env":
-        return ()
     if world.reward_within_episode and config.p_randgoal_value:
         raise UserError(
             f"p_randgoal_value={config.p_randgoal_value:g} is not possible with {world.name} and "

@@ -6,6 +6,7 @@ on, and two processes can draw the same batch without a word.
 
 import multiprocessing as mp
 import os
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,7 +22,7 @@ from common.acceleration import (
     choose_acceleration,
     compile_losses,
 )
-from common.buffer import Batch, Buffer
+from common.buffer import Buffer
 from common.config import Config
 from common.device import seeded_generator
 from common.errors import UserError
@@ -37,16 +38,24 @@ class Draws:
     """The random numbers of each update, and the batch they choose.
 
     Args:
-        buffer: training data. batch_size: transitions per update. seed: of the run.
+        buffer: training data. batch_size: samples per update. seed: of the run. sampler: what
+            draws a batch of them, see `Agent.sampler`.
     """
 
-    def __init__(self, buffer: Buffer, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        batch_size: int,
+        seed: int,
+        sampler: Callable[[Buffer, int, torch.Generator], Any] = Buffer.sample,
+    ) -> None:
         self.buffer, self.batch_size, self.seed = buffer, batch_size, seed
+        self.sampler = sampler
 
-    def __call__(self, step: int) -> tuple[Batch, torch.Generator]:
+    def __call__(self, step: int) -> tuple[Any, torch.Generator]:
         """Batch of update `step`, and the generator for what else the update draws."""
         generator = seeded_generator(self.buffer.obs.device, self.seed, step)
-        return self.buffer.sample(self.batch_size, generator), generator
+        return self.sampler(self.buffer, self.batch_size, generator), generator
 
 
 def add(sums: Sums, metrics: Metrics) -> None:
@@ -63,7 +72,8 @@ def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Upd
 
     `parallel_update=auto` takes two if it pays. Raises `UserError` for what cannot be had.
     """
-    draws = Draws(buffer, config.batch_size, config.seed)
+    batch_size = agent.batch_size or config.batch_size
+    draws = Draws(buffer, batch_size, config.seed, agent.sampler)
     acceleration = choose_acceleration(config, agent.context.device)
     for note in acceleration.notes:
         tqdm.write(note)
@@ -80,6 +90,8 @@ def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Upd
 
 def _problem(config: Config, agent: Any, buffer: Buffer) -> str | None:
     """Why the updates cannot be shared between two processes, if they cannot."""
+    if not agent.learners.keys() >= set(JUDGES):
+        return f"agent={agent.name} has no critics"
     if agent.context.device.type != "cpu":
         return "the device is not the CPU"
     if config.arch_eit.dropout > 0:

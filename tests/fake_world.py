@@ -101,6 +101,12 @@ class PointAgent:
         self.weight = torch.randn(size, 2, generator=generator) / size
         self.largest = 0
 
+    def begin(self, goal):
+        return goal
+
+    def pursued(self, memory, goal):
+        return memory
+
     def act(self, obs, goal, step, memory, generators):
         import torch
 

@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.settings import SettingError
 from common.updates import Draws, Updates, make_updates
 from tests.test_agents import CPU, FLAT, make_hiql, make_sgiql
+from tests.test_ecdiffuser import make as make_ecdiffuser
 from tests.test_updates import assert_same, make_buffer, run
 
 CUDA = torch.device("cuda")
@@ -102,6 +103,15 @@ def test_losses_on_entity_sets_are_one_graph_each(fresh_compiler: None) -> None:
     assert torch.equal(compiled.subgoal_loss(batch, noise)[0], expected)
 
 
+def test_the_loss_on_windows_is_one_graph(fresh_compiler: None) -> None:
+    eager, compiled = make_ecdiffuser(), make_ecdiffuser()
+    compile_losses(compiled, "eager")
+    batch, generator = Draws(make_buffer(), 16, 3, eager.sampler)(1)
+    noise = eager.draw_noise(batch, generator)
+    expected = eager.window_loss(batch, *noise)[0]
+    assert torch.equal(compiled.window_loss(batch, *noise)[0], expected)
+
+
 def run_eager(agent, draws: Draws, steps: int) -> dict[str, torch.Tensor]:
     return run(Updates(agent, draws, {}), range(1, steps + 1))
 
@@ -174,10 +184,8 @@ def no_gpu(monkeypatch) -> list[Recorder]:
 @contextlib.contextmanager
 def capturing(agent, graph: Recorder):
     """Records without a trace: on a GPU, what is captured is not computed."""
-    tensors = [agent.target_flat]
-    for learner in agent.learners.values():
-        rate = learner.adam.param_groups[0]["lr"]
-        tensors += [learner.flat.data, *learner.moments.values(), torch.as_tensor(rate)]
+    rates = [learner.adam.param_groups[0]["lr"] for learner in agent.learners.values()]
+    tensors = [*flatten(agent.state_dict())[0].values(), *map(torch.as_tensor, rates)]
     before = [tensor.clone() for tensor in tensors]
     with graph:
         yield
@@ -191,13 +199,16 @@ def rate_on_device(agent) -> None:
         learner.adam.param_groups[0]["lr"] = torch.tensor(learner.lr)
 
 
-@pytest.mark.parametrize("make", [make_sgiql, make_hiql])
+@pytest.mark.parametrize("make", [make_sgiql, make_hiql, make_ecdiffuser])
 def test_replayed_updates_go_on_as_eager_ones(make, no_gpu: list[Recorder], monkeypatch) -> None:
-    """Batch, noise, falling learning rate, Adam's count: nothing may be frozen in the graph."""
+    """Batch, noise, falling learning rate, Adam's count: nothing may be frozen in the graph.
+
+    Nor the places at which an average of weights begins and goes on.
+    """
     eager, captured = make(), make()
     for agent in (eager, captured):
         rate_on_device(agent)
-    draws = Draws(make_buffer(eager.context.spec), 16, 3)
+    draws = Draws(make_buffer(eager.context.spec), 16, 3, eager.sampler)
     expected = run_eager(eager, draws, WARM_UP + 4)
     assert_same(run_captured(captured, draws, WARM_UP + 4, monkeypatch), expected)
     assert_same(flatten(captured.state_dict())[0], flatten(eager.state_dict())[0])

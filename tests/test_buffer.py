@@ -104,6 +104,56 @@ def test_subgoals_lie_k_steps_ahead_but_not_beyond_the_policy_goal() -> None:
     assert (indices.policy_goal // 30 == indices.state // 30).all()
 
 
+def test_windows_follow_the_episode_up_to_their_goal() -> None:
+    """Row by row, by a slow loop: at, before and past the goal."""
+    buffer = make([3, 9, 30])
+    windows = buffer.windows(3000, torch.Generator().manual_seed(0), slots=5, to_end=False)
+    near = 0
+    for obs, action in zip(windows.obs.flatten(1).tolist(), windows.action.tolist(), strict=True):
+        t, goal = obs[0], obs[4]
+        assert t < goal
+        near += goal - t < 4
+        for j in range(5):
+            moving = j < 4 and t + j < goal
+            assert obs[j] == (t + j if moving else goal)
+            assert action[j] == [t + j if moving else 0]
+    assert 300 < near < 2700
+
+
+def test_windows_have_the_law_of_transitions_and_policy_goals() -> None:
+    buffer = make([5, 8], policy=GoalShares(0.2, 0.8, 0.0, False))
+    rows = buffer.draw_windows(200_000, torch.Generator().manual_seed(1), slots=3, to_end=False)
+    indices = draw(buffer)
+    ours, theirs = 13 * rows[:, 0] + rows[:, 2], 13 * indices.state + indices.policy_goal
+    assert torch.allclose(shares(ours, 0, 169), shares(theirs, 0, 169), atol=0.005)
+
+
+def test_windows_to_the_end_have_the_last_state_as_goal() -> None:
+    buffer = make([5, 8])
+    rows = buffer.draw_windows(10_000, torch.Generator().manual_seed(1), slots=4, to_end=True)
+    assert torch.equal(rows[:, 3], torch.where(rows[:, 0] < 5, 4, 12))
+    expected = shares(draw(buffer).state, 0, 13)
+    assert torch.allclose(shares(rows[:, 0], 0, 13), expected, atol=0.02)
+
+
+def test_windows_gather_what_they_show_and_nothing_else() -> None:
+    """Observations of their rows, normalised after they were drawn, and no rewards."""
+
+    def reward(rows, goals):
+        raise AssertionError
+
+    seen = []
+
+    def normalise(obs):
+        seen.append(obs.shape)
+        return -obs
+
+    buffer = make([20], reward=reward, normalise=normalise)
+    windows = buffer.windows(7, torch.Generator().manual_seed(1), slots=4, to_end=False)
+    assert seen == [(7, 4, 1, 1)] and windows.obs.max() <= 0
+    assert [limit.tolist() for limit in buffer.limits()] == [[-19], [0]]
+
+
 def test_unsupervised_reward_is_zero_only_for_the_next_state() -> None:
     buffer = make([20, 20], value=GoalShares(0.5, 0.5, 0.0, False), done_signal=True)
     batch = buffer.sample(5000, torch.Generator().manual_seed(1))

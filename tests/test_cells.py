@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agents import AGENTS
 from common.agent_files import make_world
 from common.arguments import check_arguments
 from common.config import Config, compose, known_keys
@@ -83,7 +84,7 @@ def test_every_evaluation_is_of_a_training_and_changes_only_what_its_name_says(n
     assert config.eval_checkpoint == f"output/train/{agent.run_name}"
     assert config.eval_variant_name == name.replace("/", "_")
     used = {f"{config.agent}.{key}" for key in vars(config.agent_settings)}
-    foreign = [o for o in EVAL[name] if o.split(".")[0] in ("iql", "hiql", "sgiql")]
+    foreign = [o for o in EVAL[name] if o.split(".")[0] in AGENTS]
     assert all(override.partition("=")[0] in used for override in foreign)
     if name in TRAIN:  # the paper counts another reward of Push-Tetris than it learns from
         worlds = [vars(part) | {"reward_mode": None} for part in (config.world, agent.world)]
@@ -92,7 +93,7 @@ def test_every_evaluation_is_of_a_training_and_changes_only_what_its_name_says(n
 
 
 def test_names_of_the_paper_s_cells():
-    agents = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
+    agents = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "ec-diffuser", "hiql", "iql"]
     for experiment in ("ppp-state", "stack-state", "scene-state", "tetris-state"):
         assert experiment in COLLECT
         assert {f"{experiment}/{agent}" for agent in agents} <= TRAIN.keys() & EVAL.keys()
@@ -100,7 +101,9 @@ def test_names_of_the_paper_s_cells():
         assert {f"{experiment}/ec-sgiql/{variant}" for variant in variants} <= EVAL.keys()
     for experiment in ("ppp-image", "scene-image", "tetris-image"):
         assert experiment in COLLECT
-        assert f"{experiment}/iql-rgb" in TRAIN.keys() & EVAL.keys()
+        assert {
+            f"{experiment}/{a}" for a in ("iql-rgb", "ec-diffuser")
+        } <= TRAIN.keys() & EVAL.keys()
     for experiment, theirs in {
         "ogbench-cube-double": ["ec-sgiql", "ec-iql", "hiql", "iql"],
         "ogbench-scene": ["ec-sgiql", "ec-iql", "hiql", "iql"],
@@ -181,7 +184,7 @@ def test_the_scene_s_five_tasks():
 
 EXPERIMENT = "stack-state"
 SMALL_EVALUATIONS = [f"{EXPERIMENT}/ec-sgiql/two-stacks", f"{EXPERIMENT}/hiql/changed-entities"]
-OTHERS = ["scene-state/hiql", "tetris-image/iql-rgb"]
+OTHERS = ["scene-state/hiql", "tetris-state/ec-diffuser", "tetris-image/iql-rgb"]
 SMALL = {
     "collect.sh": ["num_collect_episodes=2", "max_episode_steps=60"],
     "train.sh": ["steps=2", "batch_size=4", "max_episode_steps=4", "num_eval_episodes=1"],
@@ -195,6 +198,7 @@ SMALL_NETWORKS = [
     "arch_eit.h_dim=8",
     "arch_eit.n_head=2",
     "arch_eit.n_diffuser_layers=1",
+    *(f"ecdiffuser.{key}=null" for key in ("embed_dim", "h_dim", "n_head", "n_layers")),
 ]
 
 
