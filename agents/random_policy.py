@@ -12,6 +12,14 @@ class RandomPolicy:
     def __init__(self, action_dim: int) -> None:
         self.action_dim = action_dim
 
+    def begin(self, goal: Tensor) -> Tensor:
+        """Nothing to remember but the goal."""
+        return goal
+
+    def pursued(self, memory: Tensor, goal: Tensor) -> Tensor:
+        """The goal, if anything."""
+        return goal
+
     def act(
         self,
         obs: Tensor,
@@ -20,6 +28,6 @@ class RandomPolicy:
         memory: Tensor,
         generators: list[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
-        """As `agents.iql.IQL.act`: actions (R, A), uniform in [-1, 1], and the goals."""
+        """As `agents.base.Agent.act`: actions (R, A), uniform in [-1, 1], and the goals."""
         draws = [torch.rand(self.action_dim, generator=g, device=g.device) for g in generators]
         return torch.stack(draws).to(obs.device) * 2 - 1, goal
