@@ -4,6 +4,7 @@
 # Run again it reuses what is there; further overrides are passed to training (e.g. steps=100000).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
+source commands/phases.sh
 
 name=quickstart
 
@@ -29,18 +30,6 @@ preset=(agent=sgiql train_dataset_name=$name run_name=$name
 
 evaluation=(eval_checkpoint=output/train/$name num_eval_episodes=50 num_eval_envs=8
     max_episode_steps=300 save_video=true)
-
-phase() { echo; echo "== $1 ($(date +%T)) =="; }
-
-# Evaluates as variant $1 unless that was done since the last update.
-evaluate() {
-    local last=output/train/$name/last.safetensors
-    if find output/eval -path "*_$1_*/metrics.json" -newer $last 2>/dev/null | grep -q .; then
-        echo "done before"
-    else
-        python evaluate.py "${evaluation[@]}" eval_variant_name="$@"
-    fi
-}
 
 phase "1/4 collecting data"
 python collect.py "${world[@]}" "${collection[@]}"
