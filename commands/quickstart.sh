@@ -5,6 +5,7 @@
 # beside a random policy. Run again it reuses what is there; `steps=50000` goes on learning.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
+source commands/phases.sh
 
 world=cube
 if [ $# -gt 0 ] && [[ $1 != *=* ]]; then
@@ -19,9 +20,8 @@ fi
 # itself is pursued.
 case $world in
 cube) # one cube, as in PPP-Cube
-    task=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1)
-    collection=(env_kwargs.manipobj.mode=data_collection env_kwargs.manipobj.p_push=0.2
-        num_collect_episodes=1250 max_episode_steps=160)
+    task=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1 env_kwargs.manipobj.p_push=0.2)
+    collection=(env_kwargs.manipobj.mode=data_collection num_collect_episodes=1250 max_episode_steps=160)
     horizon=(gamma=0.95 sgiql.value_competence_radius=-17 sgiql.num_subgoals=8)
     evaluation=(max_episode_steps=300 num_eval_episodes=50)
     glance=20 ;;
@@ -53,21 +53,9 @@ preset=(agent=sgiql train_dataset_name=$name run_name=$name
     batch_size=256 lr=2e-3 lr_decay_steps=3000 steps=15000
     sgiql.tau=0.05 sgiql.alpha=1.0 sgiql.alpha_decay_steps=5000 sgiql.expectile=0.7
     sgiql.subgoal_k=25 sgiql.n_diffusion_samples=64 "${horizon[@]}"
-    "${evaluation[@]}" num_eval_episodes=$glance eval_freq=7500 num_eval_envs=8 log_freq=250 checkpoint_freq=250
-    save_video=false)
-
-phase() { echo; echo "== $1 ($(date +%T)) =="; }
-
-# Evaluates as variant $1 unless that was done since the last update.
-evaluate() {
-    local last=output/train/$name/last.safetensors
-    if find output/eval -path "*_$1_*/metrics.json" -newer $last 2>/dev/null | grep -q .; then
-        echo "done before"
-    else
-        python evaluate.py eval_checkpoint=output/train/$name "${evaluation[@]}" num_eval_envs=8 \
-            eval_variant_name="$@"
-    fi
-}
+    "${evaluation[@]}" num_eval_episodes=$glance eval_freq=7500 num_eval_envs=8
+    log_freq=250 checkpoint_freq=250 save_video=false)
+evaluation+=(eval_checkpoint=output/train/$name num_eval_envs=8 save_video=false)
 
 phase "1/5 collecting data"
 python collect.py "${task[@]}" "${collection[@]}" dataset_name=$name

@@ -25,7 +25,8 @@ class Latents(Images):
     Attributes:
         encoder: the frozen encoder.
 
-    Raises `UserError` if there is no encoder, or it was trained on frames of another size.
+    Raises `UserError` if there is no encoder, or it was trained on another environment, on another
+    number of views, or on frames of another size.
     """
 
     encoded = True
@@ -33,6 +34,7 @@ class Latents(Images):
     def __init__(self, world: World, choice: EncoderChoice) -> None:
         super().__init__(world)
         self.encoder = choice.load()
+        self.encoder.check_origin(world.name, self.views)
         self.shape = self.encoder.shape(self.views)
         frame = self.stored[-3:]
         if frame != self.encoder.frame:

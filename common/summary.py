@@ -1,6 +1,7 @@
 """What a run achieved, as a table: `python -m common.summary RUN_FOLDER`.
 
-Lists the evaluations of the run's `last` checkpoint (newest of each variant) and the files made.
+Lists the evaluations of the run's `last` checkpoint (newest of each variant) and the files made, a
+picture of what its encoder makes of images among them.
 """
 
 import sys
@@ -10,15 +11,9 @@ from typing import Any
 from common.errors import UserError, one_line_errors
 from common.files import read_json
 
-# Those that the environment measures are shown.
-COLUMNS = (
-    "success",
-    "success_frac",
-    "final_coverage",
-    "final_chamfer",
-    "episode_reward",
-    "interaction_rate",
-)
+# Metrics of the table, where a world has them.
+COLUMNS = ("success", "success_frac", "final_coverage", "final_chamfer")
+COLUMNS += ("episode_reward", "interaction_rate")
 
 
 def evaluations(run: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
@@ -36,9 +31,9 @@ def evaluations(run: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 def table(found: dict[str, tuple[Path, dict[str, Any]]]) -> str:
     """One line per variant: each metric's mean with its 95 % interval."""
     width = max(map(len, found))
+    known = set.intersection(*(set(metrics["summary"]) for _, metrics in found.values()))
+    columns = [column for column in COLUMNS if column in known]
     heading = f"{'':{width}}  {'updates':>8}  {'episodes':>8}"
-    _, first = next(iter(found.values()))
-    columns = [column for column in COLUMNS if column in first["summary"]]
     lines = [heading + "".join(f"{column:>27}" for column in columns)]
     for variant, (_, metrics) in found.items():
         line = f"{variant:{width}}  {metrics['updates']:8}  {metrics['episodes']:8}"
@@ -54,6 +49,9 @@ def files(run: Path, found: dict[str, tuple[Path, dict[str, Any]]]) -> list[Path
     """What there is to look at: curves, videos, pictures, per-episode results."""
     names = ("video.mp4", "strip.png", "episodes.csv")
     wanted = [run / "curves.png", *(folder / n for folder, _ in found.values() for n in names)]
+    encoders = [metrics["settings"].get("rep_model_checkpoint") for _, metrics in found.values()]
+    for encoder in dict.fromkeys(filter(None, encoders)):
+        wanted += sorted(Path(encoder, "pictures").glob("*.png"))[-1:]  # of the last epoch
     return [path for path in wanted if path.exists()]
 
 

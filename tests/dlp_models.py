@@ -24,6 +24,8 @@ PUBLISHED = {
     "bg_learned_feature_dim": 1,
     "prior_channels": [16, 32, 64],
     "enc_channels": [32, 64, 128],
+    "obj_dec_channels": [64, 64, 32],
+    "bg_dec_channels": [128, 64, 32],
     "pad_mode": "replicate",
     "kp_range": [-1, 1],
     "kp_activation": "tanh",

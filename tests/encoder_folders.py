@@ -17,14 +17,14 @@ from visual_encoders.vqvae.model import VQVAE, VQVAESettings
 from visual_encoders.vqvae.published import export
 
 
-def dlp_folder(path: Path, seed: int = 0) -> Path:
-    """An encoder of 64 x 64 pixels with 6 particles of 9 features."""
-    save(path, small_model(seed))
+def dlp_folder(path: Path, seed: int = 0, channels: int = 3) -> Path:
+    """An encoder of 64 x 64 pixels of `channels` channels with 6 particles of 9 features."""
+    save(path, small_model(seed, cdim=channels))
     return path
 
 
-def vqvae_folder(path: Path, size: int, seed: int = 0) -> Path:
-    """An encoder of `size` x `size` pixels with 4 x size / 4 x size / 4 features."""
+def vqvae_folder(path: Path, size: int, seed: int = 0, channels: int = 3) -> Path:
+    """An encoder of `size` x `size` pixels, `channels` each; 4 x size / 4 x size / 4 features."""
     torch.manual_seed(seed)
     network = VQVAE(
         VQVAESettings(
@@ -37,7 +37,7 @@ def vqvae_folder(path: Path, size: int, seed: int = 0) -> Path:
             attn_resolutions=(size // 4,),
             dropout=0.0,
             image_size=size,
-            ch=3,
+            ch=channels,
         )
     )
     nn.init.normal_(network.quantize.book, std=1 / math.sqrt(4))  # far apart: all are in use

@@ -1,4 +1,4 @@
-"""The lines of commands/collect.sh, train.sh, eval.sh: settings, and a small run of each kind."""
+"""The lines of commands/collect.sh and its kin: settings, and a small run of each kind."""
 
 import csv
 import functools
@@ -16,9 +16,16 @@ from common.arguments import check_arguments
 from common.config import Config, compose, known_keys
 from common.observations import IMAGE_KINDS
 from envs.ogbench_tasks import TASKS
+from visual_encoders.download_chkpts import NAMES
+from visual_encoders.frames import COLUMN
 
 REPOSITORY = Path(__file__).parent.parent
-PROGRAMS = {"collect.sh": "collect.py", "train.sh": "train.py", "eval.sh": "evaluate.py"}
+PROGRAMS = {
+    "collect.sh": ["collect.py"],
+    "train_encoder.sh": ["-m", "visual_encoders.train"],
+    "train.sh": ["train.py"],
+    "eval.sh": ["evaluate.py"],
+}
 
 
 def cells(script: str) -> dict[str, list[str]]:
@@ -27,14 +34,19 @@ def cells(script: str) -> dict[str, list[str]]:
     for line in (REPOSITORY / "commands" / script).read_text().splitlines():
         if line.startswith("cell "):
             _, name, *command = shlex.split(line)
-            assert command[:2] == ["python", PROGRAMS[script]], line
+            program = ["python", *PROGRAMS[script]]
+            assert command[: len(program)] == program, line
             assert name not in found, name
-            found[name] = command[2:]
+            found[name] = command[len(program) :]
     return found
 
 
 LINES = {(script, name): o for script in PROGRAMS for name, o in cells(script).items()}
 TRAIN, EVAL, COLLECT = cells("train.sh"), cells("eval.sh"), cells("collect.sh")
+ENCODERS = cells("train_encoder.sh")
+PUBLISHED = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
+EXPERIMENTS = ["ppp", "stack", "scene", "tetris"]
+IMAGES = [name for name in TRAIN if "-image/" in name and "rgb" not in name]
 
 
 @functools.cache
@@ -93,23 +105,73 @@ def test_every_evaluation_is_of_a_training_and_changes_only_what_its_name_says(n
 
 
 def test_names_of_the_paper_s_cells():
-    agents = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "ec-diffuser", "hiql", "iql"]
-    for experiment in ("ppp-state", "stack-state", "scene-state", "tetris-state"):
+    experiments = [f"{e}-{s}" for s in ("state", "image") for e in EXPERIMENTS]
+    for experiment in experiments:
         assert experiment in COLLECT
-        assert {f"{experiment}/{agent}" for agent in agents} <= TRAIN.keys() & EVAL.keys()
+        assert {f"{experiment}/{agent}" for agent in PUBLISHED} <= TRAIN.keys() & EVAL.keys()
+        if experiment.endswith("-state"):
+            assert f"{experiment}/ec-diffuser" in TRAIN.keys() & EVAL.keys()
         variants = ["max-value", "random-sample", "no-subgoals"]
         assert {f"{experiment}/ec-sgiql/{variant}" for variant in variants} <= EVAL.keys()
     for experiment in ("ppp-image", "scene-image", "tetris-image"):
-        assert experiment in COLLECT
-        assert {
-            f"{experiment}/{a}" for a in ("iql-rgb", "ec-diffuser")
-        } <= TRAIN.keys() & EVAL.keys()
+        found = {f"{experiment}/{agent}" for agent in ("iql-rgb", "ec-diffuser")}
+        assert found <= TRAIN.keys() & EVAL.keys()
+        assert {f"{experiment}/{kind}" for kind in ("dlp", "vqvae")} <= ENCODERS.keys()
     for experiment, theirs in {
         "ogbench-cube-double": ["ec-sgiql", "ec-iql", "hiql", "iql"],
         "ogbench-scene": ["ec-sgiql", "ec-iql", "hiql", "iql"],
         "ogbench-puzzle-3x3": ["hiql", "iql"],
     }.items():
         assert {f"{experiment}/{agent}" for agent in theirs} <= TRAIN.keys() & EVAL.keys()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_agents_on_images_have_the_published_encoder_of_their_world(name):
+    experiment, agent = name.split("/")
+    config = settings(*TRAIN[name])
+    assert config.obs == ("vqvae" if agent in ("hiql", "iql") else "dlp")
+    world = {"scene": "visual-scene", "tetris": "push-tetris"}.get(experiment.split("-")[0])
+    encoder = Path(config.rep_model_checkpoint)
+    assert encoder.name == f"{config.obs}-{world or 'mv-ppp-cube'}-v0"
+    assert encoder.name in NAMES and encoder.parent == Path("visual_encoders/chkpts")
+    assert config.eval_freq == 250_000
+    assert config.multiview == (world is None)
+    own = f"{'ppp-image' if experiment == 'stack-image' else experiment}/{config.obs}"
+    trained = settings(*ENCODERS[own])
+    columns = make_world(config).dataset_columns(pixels=True)
+    assert columns[COLUMN][0][-3:] == (*[trained.encoder.image_size] * 2, 3)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_are_trained_as_the_reference_s_were(name):
+    experiment, kind = name.split("/")
+    config = settings(*ENCODERS[name], "seed=7")
+    assert config.run_name == f"{experiment}_{kind}_7" and config.encoder.kind == kind
+    (collection,) = (c for e, c in COLLECT.items() if e == experiment)
+    assert config.train_dataset_name == settings(*collection).dataset_name
+    assert config.train_dataset_div == 3 and config.encoder.batch_size == 32
+    own = config.encoder_settings
+    limits = {"dlp": (400, 250), "vqvae": (50, 150)}
+    assert (config.encoder.frames_per_episode, own.epochs) == limits[kind]
+    if kind == "dlp":
+        assert own.n_kp_enc == (24 if experiment == "scene-image" else 20)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "alphas", "steps", "episodes"),
+    [
+        ("ppp-image", (0.2, 0.2, 0.2, 0.3, 0.2), 2_501_000, (50, 100)),
+        ("stack-image", (0.2, 0.2, 0.2, 0.3, 0.2), 3_001_000, (50, 200)),
+        ("scene-image", (0.3, 0.3, 0.3, 0.4, 0.2), 1_501_000, (20, 50)),
+        ("tetris-image", (0.1, 0.1, 0.1, 0.1, 0.1), 1_001_000, (100, 100)),
+    ],
+)
+def test_agents_on_images_have_the_paper_s_numbers(experiment, alphas, steps, episodes):
+    for agent, alpha in zip(PUBLISHED, alphas, strict=True):
+        config = settings(*TRAIN[f"{experiment}/{agent}"])
+        assert (config.agent_settings.alpha, config.steps) == (alpha, steps)
+        found = config.num_eval_episodes, evaluation(f"{experiment}/{agent}").num_eval_episodes
+        assert found == episodes
 
 
 @pytest.mark.parametrize("name", [name for name in EVAL if name.startswith("ogbench-")])
@@ -130,6 +192,12 @@ def test_ogbench_is_evaluated_as_it_does(name):
         ("ppp-state/ec-sgiql/4-cubes", 4, 1200, 40),
         ("ppp-state/ec-sgiql/5-cubes", 5, 1500, 52),
         ("ppp-state/ec-sgiql/6-cubes", 6, 2000, 72),
+        ("ppp-image/ec-sgiql/1-cube", 1, 500, 16),
+        ("ppp-image/ec-sgiql/2-cubes", 2, 800, 28),
+        ("ppp-image/ec-sgiql", 3, 1000, 32),
+        ("ppp-image/ec-sgiql/4-cubes", 4, 1200, 40),
+        ("ppp-image/ec-sgiql/5-cubes", 5, 1500, 52),
+        ("ppp-image/ec-sgiql/6-cubes", 6, 2000, 72),
         ("stack-state/ec-sgiql/2-cubes", 2, 500, 16),
         ("stack-state/ec-sgiql", 3, 1000, 32),
         ("stack-state/ec-sgiql/two-stacks", 4, 1200, 40),
@@ -144,6 +212,8 @@ def test_numbers_of_cubes(name, cubes, steps, subgoals):
         assert config.world.num_cubes == cubes
         assert config.max_episode_steps == steps
         assert config.num_eval_episodes == (200 if "stack" in name else 100)
+        more = {4: 24, 5: 28, 6: 30} if "image" in name else {}
+        assert config.dlp_post_training_num_kp == more.get(cubes, -1)
     assert (method.world.mode == "task_stack") == ("two-stacks" in name)
 
 
@@ -159,34 +229,40 @@ def test_numbers_of_cubes(name, cubes, steps, subgoals):
         (7, 2000, 72, -20),
     ],
 )
-def test_numbers_of_pieces(pieces, steps, subgoals, radius):
+@pytest.mark.parametrize("source", ["state", "image"])
+def test_numbers_of_pieces(source, pieces, steps, subgoals, radius):
     variant = {1: "/1-piece", 3: ""}.get(pieces, f"/{pieces}-pieces")
-    method = evaluation(f"tetris-state/ec-sgiql{variant}")
+    method = evaluation(f"tetris-{source}/ec-sgiql{variant}")
     assert method.agent_settings.num_subgoals == subgoals
     assert method.agent_settings.n_diffusion_samples == 64
     assert method.agent_settings.value_competence_radius == radius
-    for config in (method, evaluation(f"tetris-state/ec-iql{variant}")):
+    more = {4: 24, 5: 26, 6: 28, 7: 30} if source == "image" else {}
+    for config in (method, evaluation(f"tetris-{source}/ec-iql{variant}")):
+        assert config.dlp_post_training_num_kp == more.get(pieces, -1)
         assert (config.world.num_objects, config.world.reward_mode) == (pieces, "dense")
         assert (config.max_episode_steps, config.num_eval_episodes) == (steps, 100)
 
 
-def test_the_scene_s_five_tasks():
-    config = evaluation("scene-state/ec-sgiql")
+@pytest.mark.parametrize("source", ["state", "image"])
+def test_the_scene_s_five_tasks(source):
+    config = evaluation(f"scene-{source}/ec-sgiql")
     assert (config.eval_tasks, config.num_eval_episodes) == ((1, 2, 3, 4, 5), 50)
     s = config.agent_settings
     assert (s.subgoal_steps, s.num_subgoals, s.value_competence_radius) == (50, 16, -25)
-    assert settings(*TRAIN["scene-state/ec-sgiql"]).num_eval_episodes == 20
+    assert settings(*TRAIN[f"scene-{source}/ec-sgiql"]).num_eval_episodes == 20
 
 
 # A small run of each kind of line, through the shell. Starting Python is what takes the time, so
-# one experiment stands for both with cubes, one agent for each of the others, and two evaluations
-# for all.
+# one experiment stands for both with cubes, one agent for each of the others, two evaluations for
+# all from state, and Push-Tetris through a DLP for all through an encoder.
 
 EXPERIMENT = "stack-state"
 SMALL_EVALUATIONS = [f"{EXPERIMENT}/ec-sgiql/two-stacks", f"{EXPERIMENT}/hiql/changed-entities"]
 OTHERS = ["scene-state/hiql", "tetris-state/ec-diffuser", "tetris-image/iql-rgb"]
+THROUGH_AN_ENCODER = "tetris-image/ec-sgiql"
 SMALL = {
     "collect.sh": ["num_collect_episodes=2", "max_episode_steps=60"],
+    "train_encoder.sh": ["train_dataset_div=1", "encoder.holdout=0.5", "encoder.batch_size=4"],
     "train.sh": ["steps=2", "batch_size=4", "max_episode_steps=4", "num_eval_episodes=1"],
     "eval.sh": ["max_episode_steps=6", "num_eval_episodes=1"],
 }
@@ -199,6 +275,18 @@ SMALL_NETWORKS = [
     "arch_eit.n_head=2",
     "arch_eit.n_diffuser_layers=1",
     *(f"ecdiffuser.{key}=null" for key in ("embed_dim", "h_dim", "n_head", "n_layers")),
+]
+SMALL_IMAGES = "env_kwargs.pushtetris.render_size=64"
+SMALL_ENCODER = [
+    "encoder.image_size=64",
+    "encoder.updates_per_epoch=1",
+    "encoder.valid_images=4",
+    "encoder.read_workers=0",
+    "encoder.dlp.epochs=1",
+    "encoder.dlp.patch_size=8",
+    "encoder.dlp.n_kp_enc=4",
+    "encoder.dlp.prior_channels=[4,8,12]",
+    "encoder.dlp.enc_channels=[4,8,12]",
 ]
 
 
@@ -250,9 +338,28 @@ def test_a_small_training_of_every_agent_and_some_evaluations(stacks, name):
             assert len(list(found)) == 1
 
 
+@pytest.fixture(scope="module")
+def pieces(shell):
+    """The same, with images of Push-Tetris collected."""
+    shell("collect.sh", "tetris-image", SMALL_IMAGES)
+    return shell
+
+
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_small_run_in_the_other_environments(shell, name):
-    shell("collect.sh", name.split("/")[0])
-    output = shell("train.sh", name, *SMALL_NETWORKS) / "output"
+def test_a_small_run_in_the_other_environments(pieces, name):
+    if name.startswith("scene"):
+        pieces("collect.sh", name.split("/")[0])
+    output = pieces("train.sh", name, SMALL_IMAGES, *SMALL_NETWORKS) / "output"
     (row,) = csv.DictReader((output / "train" / _folder(name) / "eval.csv").open())
     assert ("task5_success" in row) == name.startswith("scene")
+
+
+def test_a_small_encoder_and_an_agent_that_sees_through_it(pieces):
+    """Evaluated on sets of another size, too, which the encoder makes of more pieces."""
+    name, encoder = THROUGH_AN_ENCODER, "tetris-image/dlp"
+    output = pieces("train_encoder.sh", encoder, *SMALL_ENCODER) / "output"
+    sees = f"rep_model_checkpoint={output}/encoders/{_folder(encoder)}"
+    pieces("train.sh", name, sees, SMALL_IMAGES, *SMALL_NETWORKS)
+    assert (output / "train" / _folder(name) / "eval.csv").exists()
+    pieces("eval.sh", f"{name}/5-pieces", "sgiql.n_diffusion_samples=4")
+    assert list((output / "eval").glob("*_tetris-image_ec-sgiql_5-pieces_*/metrics.json"))

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from common.agent_files import make_world
 from common.config import Config, compose
-from common.runs import train_name
+from common.runs import run_path, train_name
+from visual_encoders.frames import COLUMN
+from visual_encoders.settings import ENCODER_RUNS
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = sorted((REPOSITORY / "commands").glob("*.sh"))
 REQUIREMENTS = {
     "quickstart.sh": ["requirements.txt"],
+    "quickstart_images.sh": ["requirements.txt"],
     "test.sh": ["requirements.txt", "tests/requirements.txt"],
 }
 WORLDS = ("cube", "scene", "tetris-1", "tetris-2")
@@ -118,10 +122,10 @@ def test_the_quickstart_trains_on_what_it_collects_and_evaluates_what_it_trains(
     assert folders == [run, run]
 
 
-def test_overrides_of_the_quickstart_reach_training(project):
-    for world in ((), ("scene",)):
-        (training,) = settings(project, *world, "steps=123", "seed=4")["train.py"]
-        assert (training.steps, training.seed) == (123, 4)
+@pytest.mark.parametrize("world", WORLDS)
+def test_overrides_of_the_quickstart_follow_its_world(project, world):
+    (training,) = settings(project, world, "steps=123", "seed=4")["train.py"]
+    assert (training.steps, training.seed) == (123, 4)
 
 
 def test_a_world_without_quickstart_is_refused(project):
@@ -129,6 +133,54 @@ def test_a_world_without_quickstart_is_refused(project):
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "there is cube, scene, tetris-1, tetris-2" in result.stderr
+
+
+@pytest.fixture
+def from_images(project) -> dict[str, list[list[str]]]:
+    """What the quickstart from images asks of each program, in the order of their first calls."""
+    found: dict[str, list[list[str]]] = {}
+    for _, *words in calls(project, "quickstart_images.sh"):
+        own = words[1:] if words[0] == "-m" else words
+        found.setdefault(own[0], []).append(own[1:])
+    return found
+
+
+def test_the_quickstart_from_images_runs_its_phases_in_order(from_images):
+    programs = ["collect.py", "visual_encoders.train", "visual_encoders.encode", "train.py"]
+    assert list(from_images) == [*programs, "common.plots", "evaluate.py", "common.summary"]
+    assert [len(found) for found in from_images.values()] == [1, 1, 1, 1, 1, 2, 1]
+    for program in from_images:
+        path = program if program.endswith(".py") else f"{program.replace('.', '/')}.py"
+        assert (REPOSITORY / path).exists()
+
+
+def test_each_phase_of_the_quickstart_from_images_takes_what_the_one_before_made(from_images):
+    collecting, encoder = (
+        compose(from_images[program][0]) for program in ("collect.py", "visual_encoders.train")
+    )
+    training = compose(from_images["train.py"][0])
+    ((name, *sight),) = from_images["visual_encoders.encode"]
+    names = {collecting.dataset_name, encoder.train_dataset_name, name, training.train_dataset_name}
+    assert len(names) == 1 and collecting.obs == "rgb"
+    world = make_world(training)
+    assert world.compatible(make_world(collecting).describe()) is None
+    assert world.dataset_columns(pixels=True)[COLUMN][0] == (*[encoder.encoder.image_size] * 2, 3)
+    for config in (compose(sight), training):
+        assert config.obs == encoder.encoder.kind
+        assert Path(config.rep_model_checkpoint) == run_path(encoder, ENCODER_RUNS)
+    run = f"{training.output_dir}/train/{training.run_name}"
+    subgoals, plain = (compose(overrides) for overrides in from_images["evaluate.py"])
+    assert subgoals.eval_checkpoint == plain.eval_checkpoint == run
+    assert plain.agent_settings.disable_subgoal and not subgoals.agent_settings.disable_subgoal
+    assert subgoals.save_video and subgoals.num_video_episodes
+    assert from_images["common.plots"] == from_images["common.summary"] == [[run]]
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "quickstart_images.sh"])
+def test_overrides_of_a_quickstart_reach_training_alone(project, script):
+    found = calls(project, script, "steps=123", "seed=4")
+    ends = {call[1]: call[-2:] == ["steps=123", "seed=4"] for call in found}
+    assert [program for program, reached in ends.items() if reached] == ["train.py"]
 
 
 def test_the_quickstart_evaluates_again_only_what_is_older_than_the_agent(project):
@@ -183,6 +235,7 @@ def test_the_test_command_checks_style_and_runs_the_tests(project):
 
 CELLS = [
     ("collect.sh", "ppp-state"),
+    ("train_encoder.sh", "ppp-image/dlp"),
     ("train.sh", "ppp-state/ec-iql"),
     ("eval.sh", "ppp-state/iql"),
 ]

@@ -307,6 +307,7 @@ def test_initial_convolutions_are_small():
         ({"n_kp": 2}, "n_kp=2 is not known; allowed: 1"),
         ({"kp_range": [1, -1]}, "kp_range does not fit; allowed: [-1,1]"),
         ({"kp_activation": "none"}, "kp_activation=none is not known; allowed: tanh"),
+        ({"bg_dec_channels": [4, 8]}, "bg_dec_channels does not fit; allowed: 3 numbers"),
         ({"enc_channels": [4, 8]}, "enc_channels does not fit; allowed: 3 numbers"),
         ({"prior_channels": [4, 8, 8]}, "prior_channels does not fit; allowed: 3 numbers"),
     ],

@@ -11,7 +11,7 @@ from tests.dlp_models import PUBLISHED, SMALL, published_entries, small_images, 
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.dlp.model import DLP
 from visual_encoders.dlp.published import export, load, save
-from visual_encoders.dlp.settings import DLPSettings
+from visual_encoders.dlp.settings import PUBLISHED_DECODERS, DLPSettings
 
 MAIN, TWIN = "fg_module.object_dec.main.", "fg_module.object_dec.decode."
 
@@ -87,6 +87,24 @@ def test_two_families_that_differ_are_refused(folder):
 def test_constants_of_the_loss_may_be_missing(model, folder):
     rewrite(folder, lambda state: {k: v for k, v in state.items() if v.dim() > 0})
     assert load(folder).size == model.size
+
+
+def test_published_files_do_not_tell_the_widths_of_the_decoders(model, folder):
+    hparams, state = load_folder(folder)
+    told = {name: hparams.pop(name) for name in PUBLISHED_DECODERS}
+    assert told == PUBLISHED_DECODERS
+    save_folder(folder, hparams, state)
+    assert load(folder).size == model.size
+
+
+def test_decoders_of_other_widths_come_back(tmp_path):
+    model = small_model(obj_dec_channels=[8, 4, 6], bg_dec_channels=[5, 7, 7])
+    save(tmp_path, model)
+    state = model.state_dict()
+    loaded = load(tmp_path).state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.items())
+    assert loaded["object_decoder.out.weight"].shape == (4, 6, 1, 1)
+    assert loaded["background_decoder.blocks.1.conv.weight"].shape == (7, 5, 3, 3)
 
 
 def test_more_particles_after_training(model, folder):

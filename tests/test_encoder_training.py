@@ -1,6 +1,7 @@
 """Training encoders: the same images and bits after any stop, in one process or two."""
 
 import csv
+import json
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from common.config import compose
 from common.errors import UserError
 from common.logger import MetricsLog
 from common.runs import run_path, train_name
+from datasets.store import Dataset
 from tests.crashes import Crash, fail_at
+from tests.fakes import PointWorld
 from visual_encoders import train, training
 from visual_encoders.base import psnr
 from visual_encoders.dlp import published
@@ -71,6 +75,8 @@ DLP = (
 
 class Noise:
     """Eight images of 64 x 64 random pixels."""
+
+    origin = MappingProxyType({})
 
     def __len__(self) -> int:
         return 8
@@ -139,6 +145,8 @@ def test_the_best_epoch_is_exported(reference):
     tensors, _ = checkpoint.load(reference / "last.safetensors")
     is_last = all(torch.equal(best[key], tensors[f"network/{key}"]) for key in best)
     assert is_last == (losses[-1] == min(losses))
+    hparams = json.loads((reference / "hparams.json").read_text())
+    assert (hparams["environment"], hparams["views"]) == (PointWorld.name, 2)
 
 
 def test_an_epoch_without_gain_is_not_exported(overrides, monkeypatch):
@@ -159,6 +167,8 @@ def test_the_learning_rate_falls_after_each_epoch(reference):
 
 class Squares:
     """A bright square at 64 places, which is easy to learn."""
+
+    origin = MappingProxyType({})
 
     def __len__(self) -> int:
         return 64
@@ -350,6 +360,9 @@ def test_data_that_do_not_fit(overrides, tiny_data, tmp_path):
     assert "120 training images, fewer than encoder.batch_size=121" in problem(
         overrides, "encoder.batch_size=121"
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dataset, "column", lambda *_: ((16, 16, 4), "uint8"))
+        assert "has images of 4 channels and encoders are trained on 3 (RGB)" in problem(overrides)
     states = [f"data_dir={tiny_data}", "train_dataset_name=tiny"]
     assert "has no column observations" in problem(overrides, *states)
     (tmp_path / "far.npz").touch()

@@ -1,6 +1,7 @@
 """Agents that see what an encoder makes of images: data, learning, evaluation, mistakes."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -25,6 +26,7 @@ from tests.conftest import TINY
 from tests.datasets import record
 from tests.encoder_folders import dlp_folder, encode_here, load, vqvae_folder
 from visual_encoders import encode
+from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.dlp.particles import Particles
 from visual_encoders.frozen import EncoderChoice
 
@@ -56,19 +58,20 @@ AGENTS = {
     "hiql": ("obs=vqvae", "agent=hiql", "hiql.subgoal_steps=5"),
     "iql": ("obs=vqvae", "agent=iql"),
 }
+FOLDERS = {"dlp": dlp_folder, "vqvae": partial(vqvae_folder, size=SIZE)}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """Encoders `dlp` and `vqvae`; data `tiny`, with their latents, and `blind`, without images."""
     place = tmp_path_factory.mktemp("place")
-    dlp_folder(place / "dlp")
-    vqvae_folder(place / "vqvae", SIZE)
+    for kind, make in FOLDERS.items():
+        make(place / kind)
     settings = {"mode": "data_collection", "num_objects": 1, "render_size": SIZE}
     world = pushtetris_worlds.make_world(max_episode_steps=LENGTH, **settings)
     for name, pixels in (("tiny", True), ("blind", False)):
         record(place, name, world, episodes=EPISODES, pixels=pixels)
-    for kind in ("dlp", "vqvae"):
+    for kind in FOLDERS:
         encode_here(Dataset.open(place, "tiny"), load(kind, place / kind), views=1)
     return place
 
@@ -298,6 +301,48 @@ def test_encoders_that_do_not_fit_are_refused_in_one_line(settings, place, tmp_p
     (tmp_path / "partial" / "best.pth").write_bytes(b"PK")
     broken = problem("obs=dlp", f"rep_model_checkpoint={tmp_path / 'partial'}")
     assert "best.pth is damaged" in broken
+
+
+def test_encoders_of_other_images_are_refused_before_anything_is_written(settings, place, tmp_path):
+    def seen_through(name: str, **notes: object) -> None:
+        hparams, weights = load_folder(place / "dlp")
+        save_folder(tmp_path / name, hparams | notes, weights)
+        seen(settings("obs=dlp", f"rep_model_checkpoint={tmp_path / name}"))
+
+    def problem(name: str, **notes: object) -> str:
+        before = sorted(place.iterdir())
+        with pytest.raises(UserError) as error:
+            seen_through(name, **notes)
+        assert "\n" not in str(error.value) and sorted(place.iterdir()) == before
+        return str(error.value)
+
+    other = "was trained on images of visual-scene-v0, the task is pushtetris-v0; give an encoder"
+    assert other in problem("ours", environment="visual-scene-v0", views=1)
+    assert other in problem("dlp-visual-scene-v0")  # a published one, which says it by its name
+    views = problem("ours", environment="pushtetris-v0", views=2)
+    assert "was trained on 2 views of an environment, the settings have 1; set multiview=t" in views
+    seen_through("ours", environment="pushtetris-v0", views=1)
+    seen_through("dlp-push-tetris-v0")
+
+
+@pytest.mark.parametrize("kind", ["dlp", "vqvae"])
+def test_encoders_of_other_channels_are_refused(settings, tmp_path, kind):
+    FOLDERS[kind](tmp_path / "grey", channels=1)
+    with pytest.raises(UserError, match=r"frames of 64 x 64 x 1, the settings .* 64 x 64 x 3; "):
+        seen(settings(f"obs={kind}", f"rep_model_checkpoint={tmp_path / 'grey'}"))
+
+
+@pytest.mark.parametrize("name", ["ec-iql", "hiql"])
+def test_training_does_not_start_from_an_agent_of_another_encoder(
+    trained, settings, tmp_path, name
+):
+    FOLDERS[AGENTS[name][0].removeprefix("obs=")](tmp_path / "other", seed=1)
+    start = ("train_from_checkpoint=true", f"checkpoint={trained[name]}", "run_name=new")
+    config = settings(*AGENTS[name], *start, f"rep_model_checkpoint={tmp_path / 'other'}")
+    message = r"learned from an encoder with SHA-256 \w{12}, the one given has \w{12}; set rep_m"
+    with pytest.raises(UserError, match=message) as error:
+        train.run(config)
+    assert "\n" not in str(error.value) and not (tmp_path / "train").exists()
 
 
 def test_data_that_do_not_fit_are_refused(settings, place):

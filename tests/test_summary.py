@@ -28,7 +28,7 @@ def add(run, name: str, variant: str, *, age: int, success: float, owner=None, u
         "episodes": 50,
         "checkpoint": str((owner or run) / "last.safetensors"),
         "updates": updates,
-        "settings": {"eval_variant_name": variant},
+        "settings": {"eval_variant_name": variant, "rep_model_checkpoint": None},
     }
     metrics["summary"]["success"]["mean"] = success
     file = folder / "metrics.json"
@@ -83,6 +83,29 @@ def test_command_prints_the_table_and_the_files_that_exist(run, monkeypatch, cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("subgoals ")
     assert lines[3:] == [str(path) for path in made]
+
+
+def test_metrics_that_a_world_has_not_have_no_column(run):
+    file = add(run, "a", "subgoals", age=1, success=0.8) / "metrics.json"
+    metrics = json.loads(file.read_text())
+    del metrics["summary"]["final_coverage"]
+    file.write_text(json.dumps(metrics))
+    heading, line = summary.table(summary.evaluations(run)).splitlines()
+    assert "final_coverage" not in heading and "final_chamfer" in heading
+    assert len(heading) == len(line)
+
+
+def test_the_newest_picture_of_the_encoder_is_listed_once(run, tmp_path):
+    pictures = tmp_path / "encoder" / "pictures"
+    pictures.mkdir(parents=True)
+    for epoch in (1, 2):
+        (pictures / f"epoch_000{epoch}.png").touch()
+    for name, variant in (("a", "subgoals"), ("b", "no-subgoals")):
+        file = add(run, name, variant, age=1, success=0.8) / "metrics.json"
+        metrics = json.loads(file.read_text())
+        metrics["settings"]["rep_model_checkpoint"] = str(tmp_path / "encoder")
+        file.write_text(json.dumps(metrics))
+    assert summary.files(run, summary.evaluations(run)) == [pictures / "epoch_0002.png"]
 
 
 def test_command_explains_that_there_is_no_evaluation(run, monkeypatch, capsys):

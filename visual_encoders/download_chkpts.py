@@ -7,16 +7,17 @@ encoders of PPP-Cube.
 from pathlib import Path
 
 from common.hub import Collection, main
+from visual_encoders import FROZEN
 from visual_encoders.checkpoints import HPARAMS, WEIGHTS
 
-NAMES = (
-    "dlp-mv-ppp-cube-v0",
-    "dlp-visual-scene-v0",
-    "dlp-push-tetris-v0",
-    "vqvae-mv-ppp-cube-v0",
-    "vqvae-visual-scene-v0",
-    "vqvae-push-tetris-v0",
-)
+# Name of an encoder but for its kind -> what it was trained on, which published files do not say.
+_TRAINED_ON = {
+    "mv-ppp-cube-v0": {"environment": "manipobj-v0", "views": 2},
+    "visual-scene-v0": {"environment": "visual-scene-v0", "views": 1},
+    "push-tetris-v0": {"environment": "pushtetris-v0", "views": 1},
+}
+ORIGINS = {f"{k}-{name}": origin for k in FROZEN for name, origin in _TRAINED_ON.items()}
+NAMES = tuple(ORIGINS)
 ENCODERS = Collection(
     what="encoder",
     repository="DanHrmti/hecrl_visual_encoders",

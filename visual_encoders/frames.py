@@ -3,20 +3,27 @@
 Letters: N images of a split, V views of a frame, H and W pixels, T rows of an episode.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from common.errors import UserError
 from datasets.store import Dataset
+from visual_encoders.base import CHANNELS
 
 COLUMN = "observations"
 
 
 class Frames(Protocol):
-    """Images that can be read in any order, from any process; picklable."""
+    """Images that can be read in any order, from any process; picklable.
+
+    Attributes:
+        origin: where they come from, as an encoder's `hparams.json` is to say it.
+    """
+
+    origin: Mapping[str, Any]
 
     def __len__(self) -> int:
         """N."""
@@ -48,6 +55,7 @@ class DatasetFrames:
         shape, _ = dataset.column(COLUMN)
         self.views = shape[0] if len(shape) == 4 else 1
         self.size = shape[-3:-1]  # (H, W)
+        self.origin = {"environment": dataset.header["environment"], "views": self.views}
         images = lengths * self.views
         self._ends = np.cumsum(images if limit is None else np.minimum(images, limit))
 
@@ -85,7 +93,12 @@ def open_frames(
     """
     dataset = _open(data_dir, name)
     shape, _ = dataset.column(COLUMN)
-    if shape[-3:] != (size, size, 3):
+    if shape[-1] != CHANNELS:
+        raise UserError(
+            f"dataset {dataset} has images of {shape[-1]} channels and encoders are trained on "
+            f"{CHANNELS} (RGB); collect others"
+        )
+    if shape[-3:-1] != (size, size):
         raise UserError(
             f"dataset {dataset} has frames of {shape[-3]} x {shape[-2]} pixels; "
             f"set encoder.image_size (now {size}) to their size, or collect others"

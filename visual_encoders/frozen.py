@@ -17,7 +17,7 @@ from common.files import read_json
 from common.registry import lookup
 from visual_encoders import FROZEN
 from visual_encoders.checkpoints import HPARAMS, fingerprint
-from visual_encoders.download_chkpts import NAMES
+from visual_encoders.download_chkpts import NAMES, ORIGINS
 
 KEY = "rep_model_checkpoint"
 
@@ -69,6 +69,26 @@ class FrozenEncoder(ABC):
         self.choice = choice
         self.device = resolve_device(choice.device, "rep_model_device")
         self.fingerprint = fingerprint(choice.path)
+
+    def check_origin(self, environment: str, views: int) -> None:
+        """Raise `UserError` if it was trained on another environment, or another number of views.
+
+        Ours say it in their hyperparameters, the published ones by their names; of others it is not
+        known.
+        """
+        path = Path(self.choice.path)
+        origin = ORIGINS.get(path.name, {}) | read_json(path / HPARAMS)
+        if origin.get("environment", environment) != environment:
+            raise UserError(
+                f"{KEY}={path} was trained on images of {origin['environment']}, the task is "
+                f"{environment}; give an encoder of that task"
+            )
+        if origin.get("views", views) != views:
+            raise UserError(
+                f"{KEY}={path} was trained on {origin['views']} views of an environment, the "
+                f"settings have {views}; set multiview={str(views == 1).lower()}, or give another "
+                "encoder"
+            )
 
     @abstractmethod
     def shape(self, views: int) -> tuple[int, ...]:

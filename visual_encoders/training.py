@@ -206,7 +206,8 @@ class EncoderTrainer:
         if figures["loss"] < self.best:
             self.best = figures["loss"]
             if self.team.is_main:
-                save_folder(self.folder, *self.model.export())
+                hparams, weights = self.model.export()
+                save_folder(self.folder, hparams | dict(self.batches.frames.origin), weights)
         self._save_last()
         return False
 

@@ -63,12 +63,13 @@ class BackgroundDecoder(nn.Module):
         self.grow = nn.Sequential(
             *(ConvBlock(channels, channels, upsample=True) for _ in range(doublings))
         )
+        first, second, third = size.bg_dec_channels
         self.blocks = nn.Sequential(
-            ConvBlock(channels, 128, norm=False, upsample=True),
-            ConvBlock(128, 64, upsample=True),
-            ConvBlock(64, 32),
+            ConvBlock(channels, first, norm=False, upsample=True),
+            ConvBlock(first, second, upsample=True),
+            ConvBlock(second, third),
         )
-        self.out = nn.Conv2d(32, size.cdim, 1)
+        self.out = nn.Conv2d(third, size.cdim, 1)
 
     def forward(self, code: Tensor) -> Tensor:
         seed = self.seed(code).unflatten(1, (-1, SEED, SEED))

@@ -26,12 +26,13 @@ class ObjectDecoder(nn.Module):
         self.seed_side = size.glimpse_size // REDUCTION
         seed = KEY_CHANNELS * self.seed_side**2
         self.seed = perceptron(size.learned_feature_dim, HIDDEN, seed)
+        first, second, third = size.obj_dec_channels
         self.blocks = nn.Sequential(
-            ConvBlock(KEY_CHANNELS, 64, upsample=True),
-            ConvBlock(64, 64, upsample=True),
-            ConvBlock(64, 32),
+            ConvBlock(KEY_CHANNELS, first, upsample=True),
+            ConvBlock(first, second, upsample=True),
+            ConvBlock(second, third),
         )
-        self.out = nn.Conv2d(32, 1 + size.cdim, 1)
+        self.out = nn.Conv2d(third, 1 + size.cdim, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         seed = self.seed(features.flatten(0, 1)).unflatten(1, (-1, self.seed_side, self.seed_side))

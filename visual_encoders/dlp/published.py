@@ -16,7 +16,7 @@ from common.errors import UserError
 from visual_encoders.checkpoints import load_folder, read_settings, save_folder, select_entries
 from visual_encoders.dlp.layers import ConvBlock
 from visual_encoders.dlp.model import DLP
-from visual_encoders.dlp.settings import DLPSettings
+from visual_encoders.dlp.settings import PUBLISHED_DECODERS, DLPSettings
 
 # The object decoder's convolutions stand in a file under both names, with equal contents.
 DECODER, DECODER_TWIN = "fg_module.object_dec.main.", "fg_module.object_dec.decode."
@@ -35,7 +35,7 @@ def load(
     Raises `UserError` for a folder that is not complete, damaged or not of a DLP.
     """
     hparams, state = load_folder(path)
-    model = DLP(read_settings(DLPSettings, hparams, path), particles)
+    model = DLP(read_settings(DLPSettings, PUBLISHED_DECODERS | hparams, path), particles)
     names = published_names(model)
     expected = {names[own]: tensor for own, tensor in model.state_dict().items()}
     entries = select_entries(_one_decoder(state, path), expected, prior_entries(model.size), path)
@@ -110,7 +110,8 @@ def _prefixes(size: DLPSettings) -> dict[str, str]:
     names["appearance.features"] = f"{fg}.particle_features_enc.features_head"
     names["object_decoder.seed"] = f"{fg}.object_dec.fc"
     names |= _decoder("object_decoder", DECODER, ("depth_up", "conv_to_16", "conv_to_32"))
-    names["object_decoder.out"] = f"{DECODER}final_conv.main.conv_32_to_{1 + size.cdim}"
+    last = f"final_conv.main.conv_{size.obj_dec_channels[-1]}_to_{1 + size.cdim}"
+    names["object_decoder.out"] = f"{DECODER}{last}"
     names |= _pyramid("background_encoder", f"{bg}.bg_cnn_enc", size.enc_channels, image)
     names["background_encoder.hidden"] = f"{bg}.bg_enc"
     names["background_encoder.code"] = f"{bg}.bg_enc.4"
@@ -120,7 +121,8 @@ def _prefixes(size: DLPSettings) -> dict[str, str]:
     names |= _decoder(
         "background_decoder", f"{bg}.dec.main.", ("depth_up", "conv_to_8", "conv_to_16")
     )
-    names["background_decoder.out"] = f"{bg}.dec.final_conv.main.conv_32_to_{size.cdim}"
+    last = f"final_conv.main.conv_{size.bg_dec_channels[-1]}_to_{size.cdim}"
+    names["background_decoder.out"] = f"{bg}.dec.{last}"
     return names
 
 

@@ -8,6 +8,8 @@ from common.settings import SettingError, setting
 EXPLICIT = 6  # leading numbers of a particle that have a meaning each; appearance follows
 REDUCTION = 4  # side of an image over side of its key map
 SCALE_SHARE = 0.75  # the prior of a particle's size, over that of a glimpse
+# Published `hparams.json` files do not tell the widths of the decoders, which are all the same.
+PUBLISHED_DECODERS = {"obj_dec_channels": [64, 64, 32], "bg_dec_channels": [128, 64, 32]}
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class DLPSizes:
         bg_learned_feature_dim: features of the background.
         prior_channels: convolutions of the networks on patches and on glimpses.
         enc_channels: convolutions of the background encoder.
+        obj_dec_channels, bg_dec_channels: convolutions of the decoders of objects and background.
+            Differs from the reference, where they are fixed (`PUBLISHED_DECODERS`).
         pad_mode: the reference pads by replication whatever the name says, so both names do here.
         anchor_s: side of a glimpse.
         sigma: standard deviation of a base position around its proposal, as in the KL term.
@@ -41,6 +45,8 @@ class DLPSizes:
     bg_learned_feature_dim: int = setting(low=1)
     prior_channels: tuple[int, ...] = setting(low=1)
     enc_channels: tuple[int, ...] = setting(low=1)
+    obj_dec_channels: tuple[int, ...] = setting(low=1)
+    bg_dec_channels: tuple[int, ...] = setting(low=1)
     pad_mode: str = setting(choices=("replicate", "reflect"))
     kp_range: tuple[float, ...] = setting(choices=(-1.0, 1.0))
     kp_activation: str = setting(choices=("tanh",))
@@ -91,6 +97,9 @@ class DLPSettings(DLPSizes):
             # Entries of a checkpoint are named after the last two, so equal ones would clash.
             if len(channels) != 3 or channels[1] == channels[2]:
                 raise SettingError(f"{name} does not fit; allowed: 3 numbers, the last two unequal")
+        for name in PUBLISHED_DECODERS:
+            if len(getattr(self, name)) != 3:
+                raise SettingError(f"{name} does not fit; allowed: 3 numbers")
 
     @property
     def proposals(self) -> int:

@@ -1,0 +1,13 @@
+# Sourced by the quickstarts, which set name, the run's folder in output/train, and evaluation.
+
+phase() { echo; echo "== $1 ($(date +%T)) =="; }
+
+# Evaluates as variant $1, with the other arguments, unless that was done since the last update.
+evaluate() {
+    local last=output/train/$name/last.safetensors
+    if find output/eval -path "*_$1_*/metrics.json" -newer $last 2>/dev/null | grep -q .; then
+        echo "done before"
+    else
+        python evaluate.py "${evaluation[@]}" eval_variant_name="$@"
+    fi
+}
