@@ -1,5 +1,6 @@
 """What every agent is built from, and a few words that all of them use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,6 +77,8 @@ class AgentContext:
     Attributes:
         spec: of one observation. action_dim: A. networks: makes the networks that fit both.
         gamma, lr, lr_decay_steps, grad_clip_norm: learning settings that all agents share.
+        average: gives the mean of a tensor over the processes that share each batch; None = one
+            process has it all.
     """
 
     spec: ObservationSpec
@@ -86,10 +89,19 @@ class AgentContext:
     lr_decay_steps: int
     grad_clip_norm: float
     device: torch.device
+    average: Callable[[Tensor], Tensor] | None = None
 
     def learner(self, network: nn.Module) -> Learner:
         """The optimiser of one network."""
-        return Learner(network, self.lr, self.grad_clip_norm, self.lr_decay_steps)
+        return Learner(network, self.lr, self.grad_clip_norm, self.lr_decay_steps, self.average)
+
+    def batch_mean(self, x: Tensor) -> Tensor:
+        """Mean () over the whole batch of what has no gradient, given this process's share of it.
+
+        For what a loss does not depend on linearly: of linear terms, gradients are averaged.
+        """
+        mean = x.mean()
+        return mean if self.average is None else self.average(mean)
 
 
 def pad_rows(x: Tensor) -> Tensor:
