@@ -82,9 +82,9 @@ class Trainer:
         """
         config = self.config
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
+        self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums, self.team)
         about = {"initial": self.step, "desc": "train", "unit": " updates"}
         bar = tqdm(total=config.steps, disable=not self.team.is_main, **about)
-        self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums, self.team)
         with stop_on_signal() as received, contextlib.closing(self.updates), bar:
             self._evaluate_if_due(received)
             stopped_by = self._stopped_by(received)
