@@ -31,6 +31,8 @@ def run(config: Config) -> None:
         pixels=config.obs in IMAGE_KINDS,
         workers=config.num_workers,
         command=f"python {shlex.join(sys.argv)}",
+        shard=config.shard,
+        num_shards=config.num_shards,
     )
 
 

@@ -2,49 +2,83 @@
 
 python train.py agent=sgiql env_kwargs.manipobj.num_cubes=3 train_dataset_name=my-cubes seed=1
 
+torchrun --nproc_per_node 2 train.py ...      (two GPUs, or with device=cpu two CPU processes)
+
 The same command continues a run that was stopped, from its last checkpoint.
 """
+
+import contextlib
+from typing import Any
 
 from common.config import Config, hydra_main
 
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
+    from common.team import make_team
+
+    with make_team(config.device, config.threads) as team:
+        stopped_by = _train(config, team)
+    if stopped_by is not None:
+        raise SystemExit(128 + stopped_by)  # as shells say it, so that a script ends there too
+
+
+def _train(config: Config, team: Any) -> int | None:
+    """Train; returns the signal that stopped it, if one did."""
+    from common.device import describe_device
+    from common.runs import open_run, run_path
+    from common.trainer import Trainer
+
+    setup, buffer = _prepare(config, team)
+    path = run_path(config)
+    with contextlib.ExitStack() as stack:
+        if team.is_main:  # the others write nothing, so they need no lock
+            machine = describe_device(team.device) | {"processes": team.size}
+            folder = stack.enter_context(open_run(config, machine))
+        team.wait()
+        trainer = Trainer(config, setup, buffer, path, team)
+        if team.is_main and trainer.finished:
+            print(f"already finished, {trainer.step} updates: {path}")
+        elif team.is_main and folder.resumed:
+            print(f"continuing {path} at update {trainer.step}", *folder.changes, sep="\n  ")
+        if trainer.finished:
+            return None
+        stopped_by = trainer.run()
+        team.wait()
+    if team.is_main and stopped_by is not None:
+        again = "continues" if config.save_agent else "starts over (save_agent=false)"
+        print(f"stopped; the same command {again}: {path}")
+    elif team.is_main:
+        print(f"finished: {path}")
+    return stopped_by
+
+
+def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
+    """The agent, as it is before its first update, and what it learns from."""
     from common.agent_files import make_setup, make_world, observe, restore_agent
-    from common.device import describe_device, resolve_device, set_threads
     from common.observations import Normaliser
     from common.pretrained import load_goal_policy, load_start
-    from common.runs import open_run
-    from common.trainer import Trainer
+    from common.team import check_shares
     from common.training_data import load_training_data
 
-    device = resolve_device(config.device)
-    set_threads(config.threads)
+    team.check_seed(config.seed)
     world = make_world(config)
     observation = observe(config, world)
     # The agent first: what it cannot learn from is refused before minutes of reading.
-    setup = make_setup(config, world, observation, Normaliser.none(device))
+    average = team.average if team.size > 1 else None
+    setup = make_setup(config, world, observation, Normaliser.none(team.device), average)
+    own = setup.agent.batch_size  # for agents with one of their own
+    key = f"{config.agent}.batch_size" if own else "batch_size"
+    check_shares(own or config.batch_size, key, team.size)
     start, scales = load_start(config), None
     if start:
         restore_agent(setup, start)
         scales = Normaliser(**start.state["normaliser"])  # what its parameters are made for
-    rewards = setup.agent.uses_rewards
-    arguments = config, world, observation, device, scales, rewards
-    buffer, setup.normaliser = load_training_data(*arguments)
+    arguments = config, world, observation, team.device, scales, setup.agent.uses_rewards
+    with team.in_turn() if observation.encoded else contextlib.nullcontext():
+        buffer, setup.normaliser = load_training_data(*arguments)
     load_goal_policy(setup, config)
-    with open_run(config, describe_device(device)) as folder:
-        trainer = Trainer(config, setup, buffer, folder.path)
-        if trainer.finished:
-            print(f"already finished, {trainer.step} updates: {folder.path}")
-            return
-        if folder.resumed:
-            print(f"continuing {folder.path} at update {trainer.step}", *folder.changes, sep="\n  ")
-        stopped_by = trainer.run()
-    if stopped_by is not None:
-        again = "continues" if config.save_agent else "starts over (save_agent=false)"
-        print(f"stopped; the same command {again}: {folder.path}")
-        raise SystemExit(128 + stopped_by)  # as shells say it, so that a script ends there too
-    print(f"finished: {folder.path}")
+    return setup, buffer
 
 
 if __name__ == "__main__":

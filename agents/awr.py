@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agents.base import Metrics, ObservationSpec
+from agents.base import AgentContext, Metrics
 from agents.chamfer import METRICS, chamfer
 from common.settings import setting
 
@@ -30,7 +30,7 @@ def awr_loss(
     target: Tensor,
     advantage: Tensor,
     settings: AWRSettings,
-    spec: ObservationSpec,
+    context: AgentContext,
 ) -> tuple[Tensor, Metrics]:
     """L = E[ min(exp(beta A), 100) e ], one weight per sample.
 
@@ -40,13 +40,14 @@ def awr_loss(
     The error e is the mean square over all features; of particles, which have no order, the Chamfer
     distance, and their weights are divided by 100.
     """
+    spec = context.spec
     weight = torch.exp(settings.beta * advantage).clamp(max=MAX_WEIGHT)
     if spec.ordered:
         error = (predicted - target).square().flatten(1).mean(dim=1)
         if settings.awr_broadcast_weights:
             # The reference multiplies weights (B, 1) with errors (B,): every error gets every
             # weight, so that all weigh the same. HIQL and AWR were published like that.
-            weight = weight.mean().expand_as(error)
+            weight = context.batch_mean(weight).expand_as(error)
     else:
         weight = weight / MAX_WEIGHT
         error = chamfer(

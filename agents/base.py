@@ -93,6 +93,8 @@ class AgentContext:
     Attributes:
         spec: of one observation. action_dim: A. networks: makes the networks that fit both.
         gamma, lr, lr_decay_steps, grad_clip_norm: learning settings that all agents share.
+        average: gives the mean of a tensor over the processes that share each batch; None = one
+            process has it all.
     """
 
     spec: ObservationSpec
@@ -103,13 +105,22 @@ class AgentContext:
     lr_decay_steps: int
     grad_clip_norm: float
     device: torch.device
+    average: Callable[[Tensor], Tensor] | None = None
 
     def learner(
         self, network: nn.Module, lr: float | None = None, max_norm: float | None = None
     ) -> Learner:
         """The optimiser of one network; its rate and gradient norm if they are its own."""
         lr, max_norm = lr or self.lr, max_norm or self.grad_clip_norm
-        return Learner(network, lr, max_norm, self.lr_decay_steps)
+        return Learner(network, lr, max_norm, self.lr_decay_steps, self.average)
+
+    def batch_mean(self, x: Tensor) -> Tensor:
+        """Mean () over the whole batch of what has no gradient, given this process's share of it.
+
+        For what a loss does not depend on linearly: of linear terms, gradients are averaged.
+        """
+        mean = x.mean()
+        return mean if self.average is None else self.average(mean)
 
 
 class Agent(ABC):

@@ -50,8 +50,8 @@ class HIQL(Hierarchy):
         For particle sets see `agents.awr`.
         """
         predicted = self.subgoal_policy(batch.obs, batch.policy_goal)
-        settings, spec = self.settings, self.context.spec
-        return awr_loss(predicted, batch.policy_subgoal, self.advantage(batch), settings, spec)
+        advantage = self.advantage(batch)
+        return awr_loss(predicted, batch.policy_subgoal, advantage, self.settings, self.context)
 
     # --- acting ------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class IQL(Agent):
         """L_pi = -E[ Q_1(s,pi,g) ] / sg(E|Q_1|) + alpha E[ (pi - a)^2 ], pi = pi(s,g)."""
         action = self.policy(batch.obs, batch.policy_goal)
         q = self.first_critic(batch.obs, action, batch.policy_goal)
-        ddpg = -q.mean() / (q.detach().abs().mean() + 1e-6)
+        ddpg = -q.mean() / (self.context.batch_mean(q.detach().abs()) + 1e-6)
         imitation = F.mse_loss(action, batch.action)
         loss = ddpg + self.imitation_weight * imitation
         return loss, {"policy/loss": loss, "policy/q": q.mean(), "policy/imitation": imitation}

@@ -1,6 +1,7 @@
 """One network with its optimiser, all its numbers in a few flat tensors."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,18 @@ class Learner:
         module: the network, already on its device; its parameters become views of one tensor.
         lr: learning rate. max_norm: bound on the Euclidean norm of the network's gradient.
         decay_steps: K in the rate lr / sqrt(1 + k / K) of step k; 0 keeps it constant.
+        average: gives the mean of a tensor over the processes that share each batch, if several do.
     """
 
-    def __init__(self, module: nn.Module, lr: float, max_norm: float, decay_steps: int = 0) -> None:
-        self.module = module
+    def __init__(
+        self,
+        module: nn.Module,
+        lr: float,
+        max_norm: float,
+        decay_steps: int = 0,
+        average: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.module, self.average = module, average
         self.lr, self.decay_steps = lr, decay_steps
         self.max_norm = max_norm
         self.flat = flatten_parameters(module).requires_grad_()
@@ -50,6 +59,8 @@ class Learner:
         """Minimise `loss` by one step; returns the gradient's norm before clipping, ()."""
         self.flat.grad.zero_()
         loss.backward()
+        if self.average is not None:
+            self.flat.grad.copy_(self.average(self.flat.grad))
         norm = torch.linalg.vector_norm(self.flat.grad)
         self.flat.grad.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
         if self.decay_steps:

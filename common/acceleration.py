@@ -45,11 +45,12 @@ class Acceleration:
 EAGER = Acceleration()
 
 
-def choose_acceleration(config: Config, device: torch.device) -> Acceleration:
+def choose_acceleration(config: Config, device: torch.device, processes: int = 1) -> Acceleration:
     """What `compile` and `cudagraphs` come to on this device and machine.
 
     `auto` is on for CUDA and off for others; it is also off, and says so, where a compiler is
-    missing. Raises `UserError` where something is asked for outright and not possible.
+    missing. Updates that several `processes` share are not captured, which nobody has tried.
+    Raises `UserError` where something is asked for outright and not possible.
     """
     cuda = device.type == "cuda"
     if config.cudagraphs is True and not cuda:
@@ -57,7 +58,9 @@ def choose_acceleration(config: Config, device: torch.device) -> Acceleration:
             f"cudagraphs=true needs a CUDA device, and the device is {device}; "
             "use cudagraphs=auto or cudagraphs=false"
         )
-    graphs = cuda if config.cudagraphs == "auto" else config.cudagraphs
+    if config.cudagraphs is True and processes > 1:
+        raise UserError("cudagraphs=true is for one process; use cudagraphs=auto or false")
+    graphs = cuda and processes == 1 if config.cudagraphs == "auto" else config.cudagraphs
     wanted = cuda if config.compile == "auto" else config.compile
     problem = _missing_tool(device) if wanted else None
     if problem and config.compile is True:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from agents import AGENTS
 from agents.base import AgentContext
@@ -55,9 +56,17 @@ def observe(config: Config, world: World) -> Observation:
 
 
 def make_setup(
-    config: Config, world: World, observation: Observation, normaliser: Normaliser
+    config: Config,
+    world: World,
+    observation: Observation,
+    normaliser: Normaliser,
+    average: Callable[[Tensor], Tensor] | None = None,
 ) -> Setup:
-    """Build an untrained agent for a world; its device is the normaliser's."""
+    """Build an untrained agent for a world; its device is the normaliser's.
+
+    Args:
+        average: see `AgentContext`.
+    """
     context = AgentContext(
         spec=observation.spec,
         action_dim=world.action_dim,
@@ -69,6 +78,7 @@ def make_setup(
         lr_decay_steps=config.lr_decay_steps,
         grad_clip_norm=config.grad_clip_norm,
         device=normaliser.mean.device,
+        average=average,
     )
     torch.manual_seed(config.seed)  # of the initial parameters
     agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)

@@ -1,5 +1,6 @@
 """Every setting of the scripts: its type and range. The defaults stand in `config.yaml`."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agents import AGENTS
-from common import settings
+from common import settings, sweeps
 from common.arguments import check_arguments
 from common.errors import UserError, one_line_errors
 from common.registry import load
@@ -99,6 +100,8 @@ class Options:
 
     dataset_name: str | None = setting(identity=False)
     num_collect_episodes: int = setting(low=1, identity=False)
+    num_shards: int = setting(low=1, identity=False)
+    shard: int = setting(low=0, identity=False)
 
     agent: str = setting(choices=tuple(AGENTS))
 
@@ -290,25 +293,33 @@ def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
     A mistake of the user ends the script with one line on stderr and exit code 2.
     """
 
-    @functools.wraps(run)
-    def job(composed: Any) -> None:
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        # Hydra turns exceptions into tracebacks; SystemExit passes through it.
-        with one_line_errors():
-            try:
-                raw = OmegaConf.to_container(composed, resolve=True)
-            except OmegaConfBaseException as error:
-                raise SettingError(str(error).splitlines()[0]) from error
-            run(parse(raw))
-
     def main() -> None:
         import hydra
 
         with one_line_errors():
             read_yaml()
             check_arguments(sys.argv[1:], known_keys())
-        hydra.main(config_path=str(ROOT), config_name="config", version_base=None)(job)()
+            submitit = sweeps.uses_submitit(sys.argv[1:])
+        script = sys.argv[0]
+
+        @functools.wraps(run)
+        def job(composed: Any) -> None:
+            # Hydra turns exceptions into tracebacks; SystemExit passes through it.
+            with sweeps.job(script) if submitit else one_line_errors():
+                run(parse(_resolved(composed)))
+
+        with sweeps.launching(ROOT) if submitit else contextlib.nullcontext():
+            hydra.main(config_path=str(ROOT), config_name="config", version_base=None)(job)()
 
     return main
+
+
+def _resolved(composed: Any) -> dict[str, Any]:
+    """Hydra's settings as a plain dictionary, references such as `${seed}` replaced."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise SettingError(str(error).splitlines()[0]) from error

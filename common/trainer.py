@@ -19,12 +19,14 @@ from common.evaluation import EvaluationStopped
 from common.evaluation_run import prepare_evaluation
 from common.logger import MetricsLog, Tracker
 from common.signals import stop_on_signal
+from common.team import Team
 from common.updates import make_updates
 from common.video import save_grid
 
 # Episodes of the evaluations during training differ from those that evaluate.py draws with the same
 # seed, so that choosing `best` by them does not flatter its final figures.
 EVALUATION_STREAM = 1 << 32
+STOP_EVERY = 10  # updates after which several GPUs agree on a stop, for which they are waited
 
 
 class Trainer:
@@ -34,14 +36,19 @@ class Trainer:
     ends with the same parameters and metrics. All that changes lies in the `last` checkpoint:
     parameters, moments, running sums of the metrics; random draws depend on seed and update alone.
 
+    Several processes, a `team`, train one agent in one folder that all of them see: they share the
+    updates, and the main one evaluates and writes while the others wait.
+
     Reads of the settings: seed, steps, batch_size, parallel_update, compile, cudagraphs, log_freq,
     checkpoint_freq, eval_freq, num_eval_*, num_workers, num_video_episodes, video_frame_skip,
     save_*, subgoal_factor_eval.
     """
 
-    def __init__(self, config: Config, setup: Setup, buffer: Buffer, folder: Path) -> None:
+    def __init__(
+        self, config: Config, setup: Setup, buffer: Buffer, folder: Path, team: Team
+    ) -> None:
         self.config, self.setup, self.buffer, self.folder = config, setup, buffer, folder
-        self.evaluate = prepare_evaluation(config, setup)
+        self.team = team
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
@@ -51,10 +58,16 @@ class Trainer:
             setup.agent.prepare(buffer)
             self.sums = {}
         self.saved = self._position  # of the `last` checkpoint
-        self.train_log = MetricsLog(folder / "train.csv", self.step or None)
-        self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
-        self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
-        self.tracker = Tracker(config, folder, config.raw)
+        if not team.agreed(self.step):
+            raise UserError(
+                f"the processes do not see the same {self.last}; output_dir must lie where all do"
+            )
+        if team.is_main:
+            self.evaluate = prepare_evaluation(config, setup)
+            self.train_log = MetricsLog(folder / "train.csv", self.step or None)
+            self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
+            self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
+            self.tracker = Tracker(config, folder, config.raw)
 
     @property
     def last(self) -> Path:
@@ -68,16 +81,18 @@ class Trainer:
     def run(self) -> int | None:
         """Train up to `steps` updates; returns the signal that stopped it before, if one did.
 
-        State is saved in both cases. A signal also breaks off an evaluation, which is then done
-        first thing after the restart.
+        State is saved in both cases. A signal to one process stops all. It also
+        breaks off an evaluation, which is then done first thing after the restart.
         """
         config = self.config
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
-        bar = tqdm(total=config.steps, initial=self.step, desc="train", unit=" updates")
-        self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums)
+        self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums, self.team)
+        about = {"initial": self.step, "desc": "train", "unit": " updates"}
+        bar = tqdm(total=config.steps, disable=not self.team.is_main, **about)
         with stop_on_signal() as received, contextlib.closing(self.updates), bar:
             self._evaluate_if_due(received)
-            while self.step < config.steps and not received:
+            stopped_by = self._stopped_by(received)
+            while self.step < config.steps and not stopped_by:
                 self.step += 1
                 self.updates.run(self.step)
                 bar.update()
@@ -87,17 +102,28 @@ class Trainer:
                     began, mark = now, self.step
                 paused = time.perf_counter()
                 self._evaluate_if_due(received)
+                stopped_by = self._stopped_by(received)
                 if self.step % config.checkpoint_freq == 0:
                     self._save_last()
                 began += time.perf_counter() - paused
             self._save_last()
-        self.tracker.close()
-        return None if self.finished else received[0]
+        if self.team.is_main:
+            self.tracker.close()
+        return None if self.finished else stopped_by
+
+    def _stopped_by(self, received: list[int]) -> int:
+        """The signal that any process has received, else 0; asked at times that all know."""
+        now = self.team.device.type == "cpu" or self.step % STOP_EVERY == 0
+        if self.team.size > 1 and not (now or self._evaluation_due):
+            return 0
+        return self.team.largest(received[0] if received else 0)
 
     def _log(self, seconds: float, updates: int) -> dict[str, str]:
         """Write the means since the last row; returns what the progress bar shows."""
         means = self._means()
         self.updates.reset()
+        if not self.team.is_main:
+            return {}
         self.train_log.write(self.step, means)
         speed = updates / seconds
         self.time_log.write(self.step, {"seconds": seconds, "updates_per_second": speed})
@@ -128,9 +154,11 @@ class Trainer:
         if not self._evaluation_due:
             return
         self._means()  # a broken agent is not worth it, and must not become `best`
-        # Training's dropout must not depend on how often, or how far, evaluations ran.
-        with contextlib.suppress(EvaluationStopped), torch.random.fork_rng(devices=[]):
-            self._evaluate(lambda: bool(received))
+        if self.team.is_main:
+            # Training's dropout must not depend on how often, or how far, evaluations ran.
+            with contextlib.suppress(EvaluationStopped), torch.random.fork_rng(devices=[]):
+                self._evaluate(lambda: bool(received))
+        self.evaluated = self.team.largest(self.evaluated)
 
     def _evaluate(self, stopped: Callable[[], bool]) -> None:
         """Evaluate, log, and keep the agent as `best` if none succeeded more often."""
@@ -164,6 +192,8 @@ class Trainer:
         if not self.config.save_agent:
             return
         self._means()
+        if not self.team.is_main:
+            return
         self.setup.agent.calibrate(self.buffer)
         # torch's own generator is what dropout draws from.
         state = {"torch": torch.get_rng_state(), "sums": self.updates.sums()}

@@ -1,7 +1,7 @@
-"""Who computes the updates: one process, or two side by side with the same results.
+"""Who computes the updates: one process, two side by side, or a team that shares each batch.
 
 The random draws of update k are a function of (seed, k), so no generator has to be stored or passed
-on, and two processes can draw the same batch without a word.
+on, and several processes can draw the same batch without a word.
 """
 
 import multiprocessing as mp
@@ -23,13 +23,16 @@ from common.acceleration import (
     compile_losses,
 )
 from common.buffer import Buffer
+from common.checkpoint import flatten
 from common.config import Config
 from common.device import seeded_generator
 from common.errors import UserError
 from common.processes import signals_blocked
+from common.team import Team
 
 # The networks that the policies of an agent read and the critics' process updates.
 JUDGES = ("value", "critic")
+CPU = torch.device("cpu")
 
 Sums = dict[str, Tensor]  # metric -> its sum over the updates since the last reset
 
@@ -67,20 +70,25 @@ def add(sums: Sums, metrics: Metrics) -> None:
             sums[name] = value.clone()
 
 
-def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Updates":
+def make_updates(
+    config: Config, agent: Any, buffer: Buffer, sums: Sums, team: Team | None = None
+) -> "Updates":
     """The way to update that `parallel_update`, `compile` and `cudagraphs` ask for.
 
-    `parallel_update=auto` takes two if it pays. Raises `UserError` for what cannot be had.
+    `parallel_update=auto` takes two if it pays. A `team` of several processes shares each batch.
+    Raises `UserError` for what cannot be had.
     """
-    batch_size = agent.batch_size or config.batch_size
-    draws = Draws(buffer, batch_size, config.seed, agent.sampler)
-    acceleration = choose_acceleration(config, agent.context.device)
-    for note in acceleration.notes:
+    draws = Draws(buffer, agent.batch_size or config.batch_size, config.seed, agent.sampler)
+    processes = team.size if team else 1
+    acceleration = choose_acceleration(config, agent.context.device, processes)
+    for note in acceleration.notes if team is None or team.is_main else ():
         tqdm.write(note)
     threads = torch.get_num_threads()
-    problem = _problem(config, agent, buffer)
+    problem = _problem(config, agent, buffer, processes)
     if config.parallel_update == "always" and problem:
         raise UserError(f"parallel_update=always is not possible: {problem}; use auto or never")
+    if processes > 1:
+        return SharedUpdates(agent, draws, sums, acceleration, team)
     worthwhile = threads > 1 and not agent.context.networks.fills_threads
     wanted = {"always": True, "auto": worthwhile, "never": False}[config.parallel_update]
     if not wanted or problem:
@@ -88,8 +96,10 @@ def make_updates(config: Config, agent: Any, buffer: Buffer, sums: Sums) -> "Upd
     return PipelinedUpdates(agent, draws, sums, max(1, threads // 2), acceleration)
 
 
-def _problem(config: Config, agent: Any, buffer: Buffer) -> str | None:
-    """Why the updates cannot be shared between two processes, if they cannot."""
+def _problem(config: Config, agent: Any, buffer: Buffer, processes: int) -> str | None:
+    """Why critics and policies cannot be updated in two processes, if they cannot."""
+    if processes > 1:
+        return f"{processes} processes share each batch already"
     if not agent.learners.keys() >= set(JUDGES):
         return f"agent={agent.name} has no critics"
     if agent.context.device.type != "cpu":
@@ -130,6 +140,45 @@ class Updates:
 
     def close(self) -> None:
         """Let go of other processes, if any."""
+
+
+class SharedUpdates(Updates):
+    """All of an update on this process's share of its batch, with gradients averaged over a team.
+
+    All processes draw the whole batch, which costs little, and keep their share of it. So together
+    they compute what one process does, but for the order of sums and the draws of dropout.
+    """
+
+    def __init__(
+        self, agent: Any, draws: Draws, sums: Sums, acceleration: Acceleration, team: Team
+    ) -> None:
+        super().__init__(agent, draws, sums, acceleration)
+        self.team = team
+        self._whole: Sums | None = None  # sums of the team, once asked for
+        learned, _ = flatten(agent.state_dict())
+        for tensor in learned.values():
+            team.copy_from_main(tensor)
+
+    def run(self, step: int) -> None:
+        batch, generator = self.draws(step)
+        noise = self.agent.draw_noise(batch, generator)
+        share = self.team.share
+        batch = type(batch)(*(x[share] for x in vars(batch).values()))
+        # Dropout draws from torch's own generator.
+        seed = seeded_generator(CPU, self.draws.seed, step, self.team.rank).initial_seed()
+        torch.manual_seed(seed)
+        add(self._sums, self._update(batch, tuple(x[share] for x in noise)))
+        self._whole = None
+
+    def sums(self) -> Sums:
+        """As `Updates.sums`. All processes must ask; again before the next update, any may."""
+        if self._whole is None:
+            self._whole = self.team.mean(self._sums)
+        return dict(self._whole)
+
+    def reset(self) -> None:
+        super().reset()
+        self._whole = None
 
 
 class PipelinedUpdates(Updates):

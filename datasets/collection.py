@@ -1,10 +1,10 @@
 """Collects a dataset: scripted policies act in an environment and their episodes are stored.
 
-What an episode holds depends only on (seed, split, index), never on the number of workers or on
-where a collection was stopped: each episode seeds its environment and its policies afresh, and one
-that its collector rejects is repeated with the next draws of the same sequence. The
-workers write their episodes themselves, one file each and chunk by chunk, so memory stays bounded
-and a collection that was killed continues where it was.
+What an episode holds depends only on (seed, split, index), never on the number of workers, on where
+a collection was stopped or on the shard that makes it: each episode seeds its environment and its
+policies afresh, and one that its collector rejects is repeated with the next draws of the same
+sequence. The workers write their episodes themselves, one file each and chunk by chunk, so memory
+stays bounded and a collection that was killed continues where it was.
 """
 
 import platform
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.processes import available_cores
 from datasets.filling import dataset_folder, filling
+from datasets.parts import Part
 from datasets.source import SPLITS
 from datasets.store import Dataset, EpisodeWriter, episode_path
 from datasets.workers import Job, run_jobs, telling
@@ -42,17 +43,22 @@ def collect(
     workers: int,
     progress: bool = True,
     command: str = "the same call",
+    shard: int = 0,
+    num_shards: int = 1,
 ) -> Path:
     """Collect `episodes` training episodes and a tenth more for validation; return their folder.
 
     Call from the main thread. `workers` 0 means one process per core. `command` is what a user runs
-    to continue. Episodes that exist are kept, so a stopped collection continues and a finished one
-    returns at once. Raises UserError if the folder holds data of other settings, if another process
-    collects into it, or if a worker fails; SystemExit on SIGINT and SIGTERM. Whole episodes stay.
+    to continue. Of several shards, only the episodes of number `shard` are collected, into a
+    dataset of their own (see `datasets.parts`). Episodes that exist are kept, so a stopped
+    collection continues and a finished one returns at once. Raises UserError if the folder holds
+    data of other settings, if another process collects into it, or if a worker fails; SystemExit on
+    SIGINT and SIGTERM. Whole episodes stay.
     """
-    folder = dataset_folder(data_dir, name)
-    recipe = EpisodeRecipe(folder, world, settings, seed, pixels)
-    header = make_header(recipe, episodes, command)
+    part = Part({"train": episodes, "val": episodes // 10}, shard, num_shards)
+    folder = dataset_folder(data_dir, name + part.suffix)
+    recipe = EpisodeRecipe(folder, world, settings, seed, pixels, part)
+    header = make_header(recipe, command)
     with filling(folder, header) as dataset:
         jobs = [(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
@@ -71,6 +77,7 @@ class EpisodeRecipe:
     settings: CollectSettings
     seed: int
     pixels: bool
+    part: Part
 
     def make(self) -> gym.Env:
         """The environment to collect in."""
@@ -105,7 +112,8 @@ class EpisodeRecipe:
         self, env: gym.Env, job: Job, attempt: int, names: set[str]
     ) -> Iterator[dict[str, Any]]:
         split, index = job
-        sequence = np.random.SeedSequence([self.seed, SPLITS.index(split), index])
+        number = self.part.range(split)[index]
+        sequence = np.random.SeedSequence([self.seed, SPLITS.index(split), number])
         env_seed, policy_seed = sequence.spawn(2 * attempt + 2)[-2:]
         observation, info = env.reset(seed=int(env_seed.generate_state(1)[0]))
         collector = self.world.collector(env, self.settings)
@@ -126,7 +134,7 @@ def _value(column: str, observation: Any, info: Mapping[str, Any]) -> Any:
     return info["state_obs" if column == "state_observations" else column]
 
 
-def make_header(recipe: EpisodeRecipe, episodes: int, command: str) -> dict[str, Any]:
+def make_header(recipe: EpisodeRecipe, command: str) -> dict[str, Any]:
     """What the header of a collected dataset says (keys: see `Dataset`)."""
     world, columns = recipe.world.describe(), recipe.world.dataset_columns(recipe.pixels)
     return {
@@ -134,7 +142,8 @@ def make_header(recipe: EpisodeRecipe, episodes: int, command: str) -> dict[str,
         **world,
         "collection": asdict(recipe.settings),
         "seed": recipe.seed,
-        "episodes": {"train": episodes, "val": episodes // 10},
+        "episodes": recipe.part.own,
+        **recipe.part.header(),
         "pixels": recipe.pixels,
         "columns": {
             column: {"shape": list(shape), "dtype": np.dtype(dtype).name}

@@ -1,10 +1,12 @@
-"""One dataset from shards that were collected on several machines, each with a seed of its own.
+"""One dataset from shards that were collected on several machines.
 
     python -m datasets.merge NAME SHARD1 SHARD2 ...
 
-Shards are datasets in the data folder, or folders elsewhere. Their episodes get new numbers, shard
-after shard; their files are linked where the file system can, else copied, and never unpacked. The
-shards stay and may be deleted afterwards. A merge that was stopped continues with the same command.
+Shards are datasets in the data folder, or folders elsewhere: the parts of one collection
+(`num_shards`), which become what a single one would have made, or datasets of different seeds.
+Episodes get new numbers, shard after shard; files are linked where the file system can, else
+copied, and never unpacked. The shards stay and may be deleted afterwards. A merge that was stopped
+continues with the same command.
 """
 
 import os
@@ -17,12 +19,16 @@ from typing import Any
 from common.errors import UserError, one_line_errors
 from common.files import atomic_write
 from datasets.filling import dataset_folder, difference, filling
+from datasets.parts import in_order
 from datasets.source import SPLITS
 from datasets.store import Dataset, episode_path
 from datasets.tools import command_line, make_parser
 
 # What may differ between shards. `shards` and `source` are compared apart, for episodes held twice.
 OWN = {"name", "command", "seed", "episodes", "rows", "versions", "shards", "source"}
+# The same for parts of one collection, for which the simulator must not have changed.
+OF_PARTS = {"name", "command", "episodes", "rows", "part.shard"}
+OF_PARTS |= {"versions.python", "versions.h5py"}
 
 
 def merge(name: str, shards: Sequence[str], data_dir: str | Path, command: str) -> Path:
@@ -32,10 +38,15 @@ def merge(name: str, shards: Sequence[str], data_dir: str | Path, command: str) 
     environments, settings or columns, if two hold the same episodes, or if the disk refuses.
     """
     datasets = [_open(data_dir, shard) for shard in shards]
-    _check_alike(datasets)
+    parts = all("part" in dataset.header for dataset in datasets)
+    _check_alike(datasets, OF_PARTS if parts else OWN)
     folder = dataset_folder(data_dir, name)
-    header = _header(datasets, command)
-    _check_distinct(header["shards"])
+    if parts:
+        datasets = [datasets[i] for i in in_order([d.header["part"] for d in datasets])]
+        header = _whole(datasets[0].header, command)
+    else:
+        header = _header(datasets, command)
+        _check_distinct(header["shards"])
     with filling(folder, header) as merged:
         for split in SPLITS:
             files = [
@@ -56,10 +67,11 @@ def _open(data_dir: str | Path, shard: str) -> Dataset:
     return Dataset.open(data_dir, shard)
 
 
-def _check_alike(datasets: list[Dataset]) -> None:
+def _check_alike(datasets: list[Dataset], own: set[str]) -> None:
+    """Raise `UserError` if headers differ in keys other than `own`."""
     first, *others = datasets
     for other in others:
-        found = difference(first.header, other.header, OWN)
+        found = difference(first.header, other.header, own)
         if found:
             key, one, two = found
             raise UserError(
@@ -94,6 +106,13 @@ def _header(datasets: list[Dataset], command: str) -> dict[str, Any]:
         "versions": datasets[0].header["versions"],
         "shards": [origin for dataset in datasets for origin in _origins(dataset.header)],
     }
+
+
+def _whole(part: dict[str, Any], command: str) -> dict[str, Any]:
+    """The header of a collection, given that of one of its parts."""
+    known_later = ("name", "command", "complete", "rows", "part")
+    kept = {key: value for key, value in part.items() if key not in known_later}
+    return kept | {"command": command, "episodes": part["part"]["episodes"]}
 
 
 def _origins(header: dict[str, Any]) -> list[dict[str, Any]]:

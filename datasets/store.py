@@ -156,7 +156,8 @@ class Dataset(EpisodeSource):
     multiview, max_episode_steps, versions (`World.describe`); pixels; columns (name -> shape of a
     row, dtype); qpos_layout; episodes (split -> number wanted); complete; rows (split -> number)
     once complete. Of own collections also seed and collection (settings of the scripted policies),
-    of merged ones shards (`datasets.merge`), of imported ones source (`datasets.npz_dataset`).
+    of one of its parts also part (`datasets.parts`), of merged ones shards (`datasets.merge`), of
+    imported ones source (`datasets.npz_dataset`).
     """
 
     folder: Path

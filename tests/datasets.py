@@ -5,6 +5,7 @@ from typing import Any
 
 from datasets.collection import EpisodeRecipe, collect, make_header
 from datasets.filling import filling
+from datasets.parts import Part
 from datasets.source import SPLITS, EpisodeSource
 from datasets.store import Dataset
 from tests.fakes import COLLECT, PointWorld, point_world
@@ -35,16 +36,19 @@ def record(
     episodes: int = 10,
     seed: int = 3,
     pixels: bool = False,
+    shard: int = 0,
+    num_shards: int = 1,
 ) -> Dataset:
     """The same as `run`, in this process, which is faster."""
-    folder = data_dir / name
-    recipe = EpisodeRecipe(folder, world or point_world(), COLLECT, seed, pixels)
+    part = Part({"train": episodes, "val": episodes // 10}, shard, num_shards)
+    folder = data_dir / (name + part.suffix)
+    recipe = EpisodeRecipe(folder, world or point_world(), COLLECT, seed, pixels, part)
     env = recipe.make()
-    with filling(folder, make_header(recipe, episodes, "python collect.py")) as dataset:
+    with filling(folder, make_header(recipe, "python collect.py")) as dataset:
         for split in SPLITS:
             for index in dataset.missing(split):
                 list(recipe.record(env, (split, index)))
-    return Dataset.open(data_dir, name)
+    return Dataset.open(data_dir, folder.name)
 
 
 def assert_same_data(a: EpisodeSource, b: EpisodeSource) -> None:

@@ -16,6 +16,7 @@ import pytest
 from common.errors import UserError
 from common.files import read_json
 from datasets.collection import EpisodeRecipe
+from datasets.parts import Part
 from datasets.store import SPLITS, Dataset, episode_path
 from tests.datasets import assert_same_data, run
 from tests.fakes import COLLECT, FRAME, point_world
@@ -261,7 +262,8 @@ def cube_recipe(folder: Path, steps: int = 40) -> EpisodeRecipe:
     """Episodes of two cubes."""
     (folder / "train").mkdir(parents=True)
     world = make_world(mode="data_collection", num_cubes=2, max_episode_steps=steps)
-    return EpisodeRecipe(folder, world, COLLECT, seed=0, pixels=False)
+    part = Part({"train": 3, "val": 0})
+    return EpisodeRecipe(folder, world, COLLECT, seed=0, pixels=False, part=part)
 
 
 def test_cube_episode_does_not_depend_on_what_was_recorded_before(tmp_path: Path) -> None:

@@ -172,3 +172,54 @@ def test_the_command_takes_folders_too(tmp_path: Path, capsys) -> None:
     assert command == " ".join(
         ["python -m datasets.merge --data-dir", str(tmp_path), "all", *shards]
     )
+
+
+# --- parts of one collection ------------------------------------------------------------------
+
+
+def test_parts_become_what_one_collection_makes(tmp_path: Path) -> None:
+    """Same files, same header but for the command; given in any order, linked and not copied."""
+    changes = {"episodes": 23, "pixels": True}
+    whole = record(tmp_path, "whole", **changes)
+    parts = [record(tmp_path, "part", shard=i, num_shards=3, **changes) for i in range(3)]
+    assert [len(part.lengths()) for part in parts] == [7, 8, 8]
+    assert [len(part.lengths("val")) for part in parts] == [0, 1, 1]
+    merge("joined", [parts[i].folder.name for i in (2, 0, 1)], tmp_path, COMMAND)
+    joined = Dataset.open(tmp_path, "joined")
+    assert contents(joined) == contents(whole)
+    own = {"name": "joined", "command": COMMAND}
+    assert joined.header == whole.header | own
+    last = episode_path(joined.folder, "train", 22)
+    assert last.samefile(episode_path(parts[2].folder, "train", 7))
+    record(tmp_path, "joined", **changes)  # nothing is left to collect, and nothing differs
+
+
+def test_parts_are_joined_whole_and_once(tmp_path: Path) -> None:
+    def make(shard: int, num_shards: int = 3, **changes) -> str:
+        return record(tmp_path, shard=shard, num_shards=num_shards, **changes).folder.name
+
+    names = [make(shard) for shard in range(3)]
+    with pytest.raises(UserError, match="of 3 parts, shard 0, 2 is not given"):
+        join(tmp_path, names[1])
+    with pytest.raises(UserError, match="there are 3 parts, and 4 are given"):
+        join(tmp_path, *names, names[0])
+    with pytest.raises(UserError, match=r"part\.num_shards is 3 in the first and 2 in the second"):
+        join(tmp_path, names[0], make(1, 2))
+    with pytest.raises(UserError, match="seed is 3 in the first and 4 in the second"):
+        join(tmp_path, names[0], make(0, name="other", seed=4))
+    record(tmp_path, "two", seed=2)
+    with pytest.raises(UserError, match=r"points-part0of3 and .*two do not fit together: part is"):
+        join(tmp_path, names[0], "two")
+
+
+@pytest.mark.parametrize(
+    ("shard", "num_shards", "message"),
+    [
+        (3, 3, "shard=3 is too large; with num_shards=3 the last one is 2"),
+        (0, 11, "num_shards=11 is more than num_collect_episodes=10"),
+    ],
+)
+def test_impossible_parts_are_refused(tmp_path: Path, shard, num_shards, message) -> None:
+    with pytest.raises(UserError, match=message):
+        record(tmp_path, shard=shard, num_shards=num_shards)
+    assert list(tmp_path.iterdir()) == []

@@ -88,10 +88,10 @@ def test_command_prints_the_table_and_the_files_that_exist(run, monkeypatch, cap
 def test_metrics_that_a_world_has_not_have_no_column(run):
     file = add(run, "a", "subgoals", age=1, success=0.8) / "metrics.json"
     metrics = json.loads(file.read_text())
-    del metrics["summary"]["final_coverage"]
+    del metrics["summary"]["interaction_rate"]
     file.write_text(json.dumps(metrics))
     heading, line = summary.table(summary.evaluations(run)).splitlines()
-    assert "final_coverage" not in heading and "final_chamfer" in heading
+    assert "interaction_rate" not in heading and "episode_reward" in heading
     assert len(heading) == len(line)
 
 

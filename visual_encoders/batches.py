@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.errors import UserError
 from common.processes import signals_blocked
+from common.team import check_shares
 from visual_encoders.frames import Frames
 
 PREFETCH = 4  # batches that each reading process keeps ready
@@ -30,11 +31,7 @@ class Batches(Dataset):
     def __init__(
         self, frames: Frames, batch_size: int, seed: int, rank: int = 0, processes: int = 1
     ) -> None:
-        if batch_size % processes:
-            raise UserError(
-                f"encoder.batch_size={batch_size} cannot be shared by {processes} processes; "
-                "choose a multiple of their number"
-            )
+        check_shares(batch_size, "encoder.batch_size", processes)
         if len(frames) < batch_size:
             raise UserError(
                 f"the data have {len(frames)} training images, fewer than "

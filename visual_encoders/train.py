@@ -12,14 +12,13 @@ import contextlib
 from typing import Any
 
 from common.config import Config, hydra_main
-from common.errors import UserError
 
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
-    from visual_encoders.team import Team
+    from common.team import make_team
 
-    with Team(config.device, config.threads) as team:
+    with make_team(config.device, config.threads) as team:
         stopped_by = _train(config, team)
     if stopped_by is not None:
         raise SystemExit(128 + stopped_by)  # as shells say it, so that a script ends there too
@@ -71,9 +70,8 @@ def _make_batches(config: Config, team: Any) -> tuple[Any, Any]:
     from visual_encoders.batches import Batches, ValidationBatches
     from visual_encoders.frames import open_frames
 
-    if not team.agreed(config.seed):
-        raise UserError("seed=random gives each process another seed; set seed to a number")
     settings = config.encoder
+    team.check_seed(config.seed)
     train, valid = open_frames(
         config.data_dir,
         config.train_dataset_name,

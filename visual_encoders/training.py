@@ -16,12 +16,12 @@ from common.device import seeded_generator
 from common.errors import UserError
 from common.logger import MetricsLog, Tracker
 from common.signals import stop_on_signal
+from common.team import Team
 from common.updates import Sums, add
 from visual_encoders.base import EncoderModel
 from visual_encoders.batches import Batches, ValidationBatches, read_ahead, to_float
 from visual_encoders.checkpoints import save_folder
 from visual_encoders.pictures import save_picture
-from visual_encoders.team import Team
 
 BETAS = (0.9, 0.999)  # of Adam
 TRAINING, VALIDATION = 0, 1  # streams of random numbers
@@ -122,7 +122,7 @@ class EncoderTrainer:
         self.optimiser.zero_grad()
         generator = self._draws(TRAINING, self.step)
         loss, metrics = self.parallel(to_float(images, self.team.device), self.epoch, generator)
-        self.team.backward(loss)
+        loss.backward()
         self.optimiser.step()
         self.step += 1
         add(self.sums, metrics)
