@@ -100,9 +100,13 @@ def open_run(
 
 def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
     """Return the name that the settings give to their training run's folder."""
+    return f"{kind.title(config)}_{settings_hash(config, kind)}"
+
+
+def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
+    """Return eight hexadecimal digits that stand for the settings that decide a run's results."""
     text = json.dumps(kind.identity(config), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{kind.title(config)}_{digest}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def new_eval_folder(config: Config, machine: Mapping[str, Any] | None = None) -> Path:
