@@ -177,7 +177,7 @@ def _lock(folder: Path) -> BinaryIO:
 
 def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunKind) -> list[str]:
     """Refuse settings that make a different run than the stored ones; return the other changes."""
-    before, now = _dotted(stored), _dotted(json.loads(json.dumps(config.raw)))
+    before, now = dotted(stored), dotted(json.loads(json.dumps(config.raw)))
     differing = [key for key in now if key not in before or before[key] != now[key]]
     for key in differing:
         if key in kind.identity(config):
@@ -189,12 +189,12 @@ def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunK
     return [f"{key}={show(now[key])}, was {show(before.get(key))}" for key in differing]
 
 
-def _dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Return the leaves of nested dictionaries by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in nested.items():
         inner = isinstance(value, Mapping)
-        leaves |= _dotted(value, f"{path}{key}.") if inner else {f"{path}{key}": value}
+        leaves |= dotted(value, f"{path}{key}.") if inner else {f"{path}{key}": value}
     return leaves
 
 

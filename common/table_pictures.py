@@ -1,7 +1,6 @@
 """Pictures beside the tables, as PNG bytes."""
 
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from common.comparison import AGENTS, EXPERIMENTS, Cell
-from common.plots import RESOLUTION
+from common.plots import as_png
 from common.records import ChangeCount, CurvePoint
 from common.statistics import spread
 
@@ -128,9 +127,7 @@ def _panels(experiments: Sequence[str], panel: Callable[[Axes, str], None]) -> b
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=RESOLUTION)
-    return buffer.getvalue()
+    return as_png(figure)
 
 
 def _ordered(names: Iterable[str], known: dict[str, str]) -> list[str]:

@@ -34,26 +34,29 @@ def write_tables(data: Records, folder: Path, names: Sequence[str] = tuple(TABLE
     """
     from common.table_pictures import draw_curves, draw_table
 
-    published = read_published()
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name in names:
-        layout = TABLES[name]
-        table = cells(data.outcomes, layout, published)
-        if table:
-            title, parts = layout.title, sections(table, layout)
-            content = {
-                "md": markdown(title, parts, [f"{name}.png"]).encode(),
-                "csv": csv_text([_numbers(cell) for cell in table]).encode(),
-                "tex": latex(title, parts).encode(),
-                "png": draw_table(name, table, data.changes),
-            }
-            paths += [_write(folder / f"{name}.{kind}", text) for kind, text in content.items()]
-    if not paths:
-        raise UserError(f"no runs for {', '.join(names)}; make some with commands/reproduce.sh")
+    for name, table in tables_of(data, names).items():
+        title, parts = TABLES[name].title, sections(table, TABLES[name])
+        content = {
+            "md": markdown(title, parts, [f"{name}.png"]).encode(),
+            "csv": csv_text([_numbers(cell) for cell in table]).encode(),
+            "tex": latex(title, parts).encode(),
+            "png": draw_table(name, table, data.changes),
+        }
+        paths += [_write(folder / f"{name}.{kind}", text) for kind, text in content.items()]
     if data.curves:
         paths.append(_write(folder / "curves.png", draw_curves(data.curves)))
     return paths
+
+
+def tables_of(data: Records, names: Sequence[str] = tuple(TABLES)) -> dict[str, list[Cell]]:
+    """The cells of each of these tables that has runs; raises `UserError` if none has."""
+    published = read_published()
+    found = {name: cells(data.outcomes, TABLES[name], published) for name in names}
+    if not any(found.values()):
+        raise UserError(f"no runs for {', '.join(names)}; make some with commands/reproduce.sh")
+    return {name: table for name, table in found.items() if table}
 
 
 def sections(table: Sequence[Cell], layout: Layout) -> list[Section]:
