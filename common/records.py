@@ -178,6 +178,7 @@ def _outcome(folder: Path) -> Outcome | None:
     if len(cell) not in (2, 3):
         return None
     checkpoint = Path(metrics["checkpoint"])
+    run = folder.parents[1] / "train" / checkpoint.parent.name
     provenance = metrics["provenance"]
 
     def mean(name: str) -> float | None:
@@ -197,11 +198,11 @@ def _outcome(folder: Path) -> Outcome | None:
         episode_steps=settings["max_episode_steps"],
         updates=metrics["updates"],
         device=provenance["device_name"],
-        run=checkpoint.parent.name,
+        run=run.name,
         evaluation=folder.name,
         commit=_commit(provenance["git"]),
         **_about_world(settings),
-        **_about_training(checkpoint.parent),
+        **_about_training(run),
     )
 
 
