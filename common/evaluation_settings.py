@@ -1,10 +1,12 @@
 """Which settings an evaluation has: the checkpoint's, but for what its command line gives."""
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.config import Config, compose, parse
 from common.errors import UserError
 
 # These describe the machine and the place of the results, so the trained run's do not matter.
@@ -55,6 +57,16 @@ def merge(
             source, target = source[part], target[part]
         target[name] = copy.deepcopy(source[name])
     return merged
+
+
+def stored_settings(raw: Mapping[str, Any]) -> Config:
+    """The settings in a `config.json`; those that are newer than it have their defaults."""
+    return parse(_overlay(_defaults(), raw))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return compose().raw
 
 
 def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _on_record(collection: Collection, file: str) -> tuple[str, int, str]:
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
     name, kind = collection.repository, collection.kind
     url = hf_hub_url(name, file, repo_type=kind, endpoint=endpoint)
-    with _hub_errors(url):
+    with hub_errors(url):
         record = get_hf_file_metadata(url)
     if record.size is None or len(record.etag or "") not in _HASHES:
         raise UserError(f"{url} comes without size and hash, so it cannot be verified")
@@ -99,7 +99,7 @@ def _download(url: str, partial: Path, size: int) -> None:
     from huggingface_hub.utils import build_hf_headers
 
     # hf_hub_download would start over after a kill: its partial files have names of their own.
-    with _hub_errors(url), open(partial, "ab") as file:
+    with hub_errors(url), open(partial, "ab") as file:
         have = file.tell()
         free = shutil.disk_usage(partial.parent).free
         if size - have > free:
@@ -127,16 +127,22 @@ def _hash(path: Path, like: str) -> str:
 
 
 @contextlib.contextmanager
-def _hub_errors(url: str) -> Iterator[None]:
+def hub_errors(place: str, doing: str = "fetch") -> Iterator[None]:
     """Turn what goes wrong between here and the hub into a `UserError`."""
-    from huggingface_hub.errors import HTTPError, RemoteEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
 
     try:
         yield
     except RemoteEntryNotFoundError as error:
-        raise UserError(f"{url} does not exist on the hub (any more)") from error
+        raise UserError(f"{place} does not exist on the hub (any more)") from error
     except (HTTPError, OSError, ValueError) as error:
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status in (401, 403):
+            raise UserError(
+                f"the hub does not let you {doing} {place}; say who you are by `hf auth login`, "
+                "or HF_TOKEN"
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"cannot fetch {url} ({reason}); with a network, the same command continues"
+            f"cannot {doing} {place} ({reason}); with a network, the same command continues"
         ) from error

@@ -82,19 +82,30 @@ def _label(axes: Axes, title: str) -> None:
 
 
 def save_training_curves(folder: Path) -> Path:
-    """Draw `train.csv` and `eval.csv` of a run folder into `curves.png` there.
+    """Draw the curves of a run folder into `curves.png` there, see `draw_training_curves`."""
+    picture = draw_training_curves(folder)
+    path = folder / "curves.png"
+    with atomic_write(path) as file:
+        file.write(picture)
+    return path
+
+
+def draw_training_curves(folder: Path) -> bytes:
+    """Draw `train.csv` and `eval.csv` of a run folder as a PNG.
 
     Raises `UserError` if there is nothing to draw yet.
     """
     train, evaluation = read_csv(folder / "train.csv"), read_csv(folder / "eval.csv")
     if not (PANELS.keys() & train.keys() or "success" in evaluation):
         raise UserError(f"{folder} has no metrics yet; give the folder of a training run")
+    return as_png(training_curves(train, evaluation))
+
+
+def as_png(figure: Figure) -> bytes:
+    """The bytes of a figure's PNG file."""
     buffer = BytesIO()
-    training_curves(train, evaluation).savefig(buffer, format="png", dpi=RESOLUTION)
-    path = folder / "curves.png"
-    with atomic_write(path) as file:
-        file.write(buffer.getvalue())
-    return path
+    figure.savefig(buffer, format="png", dpi=RESOLUTION)
+    return buffer.getvalue()
 
 
 def main() -> None:

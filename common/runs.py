@@ -100,9 +100,13 @@ def open_run(
 
 def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
     """Return the name that the settings give to their training run's folder."""
+    return f"{kind.title(config)}_{settings_hash(config, kind)}"
+
+
+def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
+    """Return eight hexadecimal digits that stand for the settings that decide a run's results."""
     text = json.dumps(kind.identity(config), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{kind.title(config)}_{digest}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def new_eval_folder(config: Config, machine: Mapping[str, Any] | None = None) -> Path:
@@ -173,7 +177,7 @@ def _lock(folder: Path) -> BinaryIO:
 
 def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunKind) -> list[str]:
     """Refuse settings that make a different run than the stored ones; return the other changes."""
-    before, now = _dotted(stored), _dotted(json.loads(json.dumps(config.raw)))
+    before, now = dotted(stored), dotted(json.loads(json.dumps(config.raw)))
     differing = [key for key in now if key not in before or before[key] != now[key]]
     for key in differing:
         if key in kind.identity(config):
@@ -185,12 +189,12 @@ def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunK
     return [f"{key}={show(now[key])}, was {show(before.get(key))}" for key in differing]
 
 
-def _dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Return the leaves of nested dictionaries by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in nested.items():
         inner = isinstance(value, Mapping)
-        leaves |= _dotted(value, f"{path}{key}.") if inner else {f"{path}{key}": value}
+        leaves |= dotted(value, f"{path}{key}.") if inner else {f"{path}{key}": value}
     return leaves
 
 

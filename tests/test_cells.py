@@ -5,7 +5,6 @@ import functools
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from common.arguments import check_arguments
 from common.config import Config, compose, known_keys
 from common.observations import IMAGE_KINDS
 from envs.ogbench_tasks import TASKS
+from tests.shells import this_python
 from visual_encoders.download_chkpts import NAMES
 from visual_encoders.frames import COLUMN
 
@@ -299,17 +299,11 @@ def _folder(name: str) -> str:
 def shell(tmp_path_factory):
     """Runs a line of a script at a small size, with its results in a folder of its own."""
     root = tmp_path_factory.mktemp("cells")
-    (root / "bin").mkdir()
-    python = root / "bin" / "python"  # in the place of a virtual environment's
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    requirements = (REPOSITORY / "requirements.txt").read_text().rstrip("\n")
-    (root / "installed-requirements.txt").write_text(requirements)
+    environment = os.environ | {"VENV": str(this_python(root))}
     common = [*CPU, f"data_dir={root}/data", f"output_dir={root}/output", "seed=3"]
 
     def run(script: str, name: str, *overrides: str) -> Path:
         command = ["bash", f"commands/{script}", name, *SMALL[script], *overrides, *common]
-        environment = os.environ | {"VENV": str(root)}
         done = subprocess.run(
             command, cwd=REPOSITORY, env=environment, capture_output=True, text=True
         )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from common.statistics import average, proportion
+from common.statistics import average, improvement, proportion, spread
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
@@ -53,3 +53,39 @@ def test_bad_values_are_refused():
             average(values)
     with pytest.raises(ValueError, match="0 or 1"):
         proportion([0.0, 0.5])
+
+
+def test_spread_of_runs():
+    of_one = spread([[0.2, 0.4, 0.6, 0.8]])
+    assert (of_one.runs, of_one.mean) == (4, pytest.approx(0.5))
+    assert of_one.sd == pytest.approx(math.sqrt(0.2 / 3))
+    assert of_one.iqm == pytest.approx(0.5)  # the two in the middle
+    assert spread([[0.0, 0.5, 0.5, 1.0, 0.5, 0.5, 0.5, 0.5]]).iqm == 0.5  # outliers do not count
+    alone = spread([[0.3]])
+    assert alone.mean == alone.iqm == 0.3
+    assert math.isnan(alone.sd) and math.isnan(alone.low) and math.isnan(alone.high)
+
+
+def test_runs_are_drawn_anew_within_each_experiment_only():
+    easy, hard = [0.9, 0.9, 0.9], [0.1, 0.1, 0.1]
+    stratified, mixed = spread([easy, hard]), spread([easy + hard])
+    assert stratified.low == stratified.high == pytest.approx(0.5)
+    assert mixed.low < 0.2 and mixed.high > 0.8
+    one_run_stays = spread([[0.9], [0.1, 0.3]])
+    assert (one_run_stays.low, one_run_stays.high) == pytest.approx((1.1 / 3, 1.5 / 3))
+
+
+def test_interval_of_two_runs_is_that_of_their_three_resamples():
+    figures = spread([[0.2, 0.8]])
+    assert (figures.low, figures.high) == pytest.approx((0.2, 0.8))
+
+
+def test_probability_of_improvement_counts_pairs_and_halves_ties():
+    value, low, high = improvement([[0.5, 0.7]], [[0.5, 0.6, 0.8]])
+    assert value == pytest.approx((0.5 + 2) / 6)
+    assert 0 <= low <= value <= high <= 1
+    assert improvement([[0.9, 0.8]], [[0.1, 0.2]])[:2] == (1.0, 1.0)
+    over_both, *_ = improvement([[0.9], [0.1]], [[0.5], [0.5]])
+    assert over_both == 0.5  # experiments count alike
+    with pytest.raises(ValueError, match="1 experiments cannot be compared with 2"):
+        improvement([[0.1]], [[0.1], [0.2]])
