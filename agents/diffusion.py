@@ -69,9 +69,10 @@ class Denoiser(nn.Module):
         x = torch.cat([entities_first(part) for part in (state, noisy, goal)], dim=1)
         time = self.embed_time(sinusoidal(t, self.width).unsqueeze(0))  # (1, B, E)
         x = self.encode(x) + self._encodings(n) + time.unsqueeze(1)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, condition=time)
-        x = x[:, n : 2 * n]  # only the subgoal's slot is asked for: (1, N, B, E)
+        x = last(x, condition=time, rows=slice(n, 2 * n))  # only the subgoal's slot is asked for
         x = modulate(x, *self.modulation(time).unsqueeze(1).chunk(2, dim=-1))
         return self.decode(self.mix(x)).squeeze(0).transpose(0, 1)
 
