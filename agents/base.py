@@ -76,6 +76,7 @@ class AgentContext:
     Attributes:
         spec: of one observation. action_dim: A. networks: makes the networks that fit both.
         gamma, lr, lr_decay_steps, grad_clip_norm: learning settings that all agents share.
+        fused_adam: see `Learner`.
     """
 
     spec: ObservationSpec
@@ -86,10 +87,12 @@ class AgentContext:
     lr_decay_steps: int
     grad_clip_norm: float
     device: torch.device
+    fused_adam: bool | str = "auto"
 
     def learner(self, network: nn.Module) -> Learner:
         """The optimiser of one network."""
-        return Learner(network, self.lr, self.grad_clip_norm, self.lr_decay_steps)
+        norm, decay = self.grad_clip_norm, self.lr_decay_steps
+        return Learner(network, self.lr, norm, decay, self.fused_adam)
 
 
 def pad_rows(x: Tensor) -> Tensor:

@@ -57,6 +57,17 @@ class Linear(nn.Module):
         return out[..., :width].reshape(*x.shape[:-1], width)
 
 
+class Output(Linear):
+    """The last layer of V, Q and policies: in float32 also where `autocast` has the others in bf16.
+
+    bfloat16 has eight significant bits: values near -100 would be rounded to halves.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis with one affine map per member: (K, ..., E)."""
 
@@ -122,9 +133,7 @@ class Attention(nn.Module):
         self.register_buffer("spread", spread, persistent=False)
         self.register_buffer("gather", spread.T / (width // heads) ** 0.5, persistent=False)
 
-    def forward(
-        self, x: Tensor, context: Tensor | None = None, rows: slice = EVERY
-    ) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, rows: slice = EVERY) -> Tensor:
         """What the entities `rows` of x gather: (K, N', B, E)."""
         if context is None:
             q, k, v = self.query_key_value(x).chunk(3, dim=-1)  # each (K, N, B, E)

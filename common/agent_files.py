@@ -69,6 +69,7 @@ def make_setup(
         lr_decay_steps=config.lr_decay_steps,
         grad_clip_norm=config.grad_clip_norm,
         device=normaliser.mean.device,
+        fused_adam=config.fused_adam,
     )
     torch.manual_seed(config.seed)  # of the initial parameters
     agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)

@@ -58,6 +58,10 @@ class TabletopWorld(World):
                 f"the data has {cubes} cubes (num_cubes={cubes}), "
                 f"this environment {self.num_cubes} (num_cubes={self.num_cubes})"
             )
+        drawn = header["settings"].get("render_quality", "full")  # older data do not say it
+        if header.get("pixels") and drawn != self.settings.render_quality:
+            key = f"env_kwargs.{self.section}.render_quality"
+            return f"its frames were drawn with {key}={drawn}; set the same"
         return None
 
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
