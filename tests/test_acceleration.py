@@ -242,9 +242,9 @@ def test_replayed_updates_go_on_as_eager_ones(make, no_gpu: list[Recorder], monk
     assert [graph.replays for graph in no_gpu] == [4]
 
 
-def play_captures(agent, monkeypatch, sums: dict[str, torch.Tensor] | None = None) -> None:
-    play = lambda graph, **how: capturing(agent, graph, sums or {})  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "graph", play)
+def play_captures(agent, monkeypatch, sums: dict[str, torch.Tensor]) -> None:
+    """Let what is captured leave no trace in an agent and in running sums."""
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: capturing(agent, graph, sums))
 
 
 def test_graphs_of_several_updates_draw_what_single_ones_draw(no_gpu, monkeypatch) -> None:
@@ -277,7 +277,7 @@ def test_graphs_of_several_updates_need_a_gpu_and_the_data_on_it() -> None:
 
 
 def run_captured(agent, draws: Draws, steps: int, monkeypatch) -> dict[str, torch.Tensor]:
-    play_captures(agent, monkeypatch)
+    play_captures(agent, monkeypatch, {})
     updates = Updates(agent, draws, {}, Acceleration(cudagraphs=True))
     return run(updates, range(1, steps + 1))
 
