@@ -1,4 +1,4 @@
-"""Batches written plainly, for comparison: whole episodes are gathered, then rows chosen in them."""
+"""Batches written plainly, for comparison: whole episodes are gathered, rows chosen in them."""
 
 import torch
 from torch import Tensor
