@@ -65,9 +65,9 @@ def test_data_lie_on_the_gpu_where_they_fit_and_else_in_main_memory(monkeypatch,
     assert "data_device=auto: main memory, since cuda has room" in capsys.readouterr().out
     assert place(monkeypatch, small, "data_device=device") == CUDA  # as long as there is room
     assert place(monkeypatch, {"cpu": size, "cuda": size + RESERVED}, "data_device=cpu") == CPU
-    with pytest.raises(UserError, match="cuda has 0.0 GiB free"):
+    with pytest.raises(UserError, match=r"cuda has 0\.0 GiB free"):
         place(monkeypatch, {"cpu": size, "cuda": size - 1}, "data_device=device")
-    with pytest.raises(UserError, match="cpu has 0.0 GiB free"):
+    with pytest.raises(UserError, match=r"cpu has 0\.0 GiB free"):
         place(monkeypatch, {"cpu": size - 1, "cuda": 0})
 
 
