@@ -81,7 +81,8 @@ class LayerNorm(nn.Module):
         # One call per member: its affine map is then part of the kernel, and so is the gradient's
         # sum over the rows. Products over all members pass over the activations six times more.
         members = zip(x.unbind(), self.weight.unbind(), self.bias.unbind(), strict=True)
-        return torch.stack([F.layer_norm(y, y.shape[-1:], w, b, self.eps) for y, w, b in members])
+        normed = [F.layer_norm(y, y.shape[-1:], w, b, self.eps) for y, w, b in members]
+        return torch.stack(normed) if len(normed) > 1 else normed[0].unsqueeze(0)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
