@@ -91,10 +91,10 @@ def main() -> None:
         worlds={"nargs": "+", "choices": tuple(worlds.WORLDS), "default": list(worlds.WORLDS)},
         kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
         workers={"type": int, "nargs": "+", "default": [1, 2]},
-        episodes={"type": int, "default": 3, "help": "of each worker"},
+        episodes={"type": int, "default": 2, "help": "of each worker"},
         steps={"type": int, "default": 400, "help": "of an episode"},
         image_steps={"type": int, "default": 20, "help": "of an episode with images"},
-        sizes={"type": int, "nargs": "+", "default": [1, 4, 16], "help": "episodes, for memory"},
+        sizes={"type": int, "nargs": "+", "default": [1, 4, 12], "help": "episodes, for memory"},
     )
     publish("collect", options, measure(options))
 

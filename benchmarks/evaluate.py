@@ -177,9 +177,9 @@ def _row(
 def main() -> None:
     options = arguments(
         __doc__,
-        envs={"type": int, "nargs": "+", "default": [1, 4, 20]},
+        envs={"type": int, "nargs": "+", "default": [1, 5, 20]},
         workers={"type": int, "nargs": "+", "default": [1, 2]},
-        steps={"type": int, "default": 50, "help": "of an episode; subgoals are drawn every 25"},
+        steps={"type": int, "default": 30, "help": "of an episode; subgoals are drawn every 25"},
         candidates={"type": int, "default": 256, "help": "subgoals to choose from"},
         tiny={"action": "store_true", "help": "small networks: only to see that it runs"},
     )
