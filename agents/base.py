@@ -95,6 +95,7 @@ class AgentContext:
         gamma, lr, lr_decay_steps, grad_clip_norm: learning settings that all agents share.
         average: gives the mean of a tensor over the processes that share each batch; None = one
             process has it all.
+        fused_adam: see `Learner`.
     """
 
     spec: ObservationSpec
@@ -106,13 +107,15 @@ class AgentContext:
     grad_clip_norm: float
     device: torch.device
     average: Callable[[Tensor], Tensor] | None = None
+    fused_adam: bool | str = "auto"
 
     def learner(
         self, network: nn.Module, lr: float | None = None, max_norm: float | None = None
     ) -> Learner:
         """The optimiser of one network; its rate and gradient norm if they are its own."""
         lr, max_norm = lr or self.lr, max_norm or self.grad_clip_norm
-        return Learner(network, lr, max_norm, self.lr_decay_steps, self.average)
+        options = self.lr_decay_steps, self.average, self.fused_adam
+        return Learner(network, lr, max_norm, *options)
 
     def batch_mean(self, x: Tensor) -> Tensor:
         """Mean () over the whole batch of what has no gradient, given this process's share of it.

@@ -111,10 +111,11 @@ class Denoiser(SlotDenoiser):
         sets = torch.stack([entities_first(part) for part in (state, noisy, goal)], dim=1)
         time = self.time(t)
         x, condition = self.tokens(sets, time), time.unsqueeze(1)  # the same for all slots
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, condition=condition)
-        x = self.head(x[:, 1:2], condition)  # only the subgoal's slot is asked for
-        return self.decode(x)[0, 0].transpose(0, 1)
+        x = last(x, condition=condition, rows=slice(1, 2))  # only the subgoal's slot is asked for
+        return self.decode(self.head(x, condition))[0, 0].transpose(0, 1)
 
 
 class GaussianDiffusion(nn.Module):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.layers import MLP, Linear
+from agents.layers import MLP, Output
 from common.settings import setting
 
 HIDDEN_LAYERS = 4
@@ -46,7 +46,7 @@ class FlatHead(nn.Sequential):
     ) -> None:
         widths = (fan_in, *(hidden,) * HIDDEN_LAYERS)
         super().__init__(
-            MLP(members, widths, norm=norm, final_gelu=True), Linear(members, hidden, outputs)
+            MLP(members, widths, norm=norm, final_gelu=True), Output(members, hidden, outputs)
         )
 
 

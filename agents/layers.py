@@ -22,6 +22,7 @@ STEADY_WIDTH = 16
 # Up to this many query-key pairs per head, attention as elementwise products beats batched matrix
 # products of a few rows each (measured on two CPU cores, forward and backward).
 PAIRWISE_LIMIT = 36
+EVERY = slice(None)  # of the entities of a set
 
 
 class Linear(nn.Module):
@@ -56,6 +57,17 @@ class Linear(nn.Module):
         return out[..., :width].reshape(*x.shape[:-1], width)
 
 
+class Output(Linear):
+    """The last layer of V, Q and policies: in float32 also where `autocast` has the others in bf16.
+
+    bfloat16 has eight significant bits: values near -100 would be rounded to halves.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis with one affine map per member: (K, ..., E)."""
 
@@ -66,18 +78,16 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = x.shape[-1:]
-        if len(x) == 1:  # one member: the affine map is part of the same kernel
-            return F.layer_norm(x, shape, self.weight[0], self.bias[0], self.eps)
-        per_member = (len(x),) + (1,) * (x.dim() - 2) + tuple(shape)  # (K, 1, ..., E)
-        x = F.layer_norm(x, shape, eps=self.eps)
-        return x * self.weight.view(per_member) + self.bias.view(per_member)
+        # One call per member: its affine map is then part of the kernel, and so is the gradient's
+        # sum over the rows. Products over all members pass over the activations six times more.
+        members = zip(x.unbind(), self.weight.unbind(), self.bias.unbind(), strict=True)
+        normed = [F.layer_norm(y, y.shape[-1:], w, b, self.eps) for y, w, b in members]
+        return torch.stack(normed) if len(normed) > 1 else normed[0].unsqueeze(0)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """AdaLN: normalise without affine map, then `x * (1 + scale) + shift`."""
-    x = F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
-    return x * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
 
 
 class MLP(nn.Sequential):
@@ -125,15 +135,17 @@ class Attention(nn.Module):
         self.register_buffer("spread", spread, persistent=False)
         self.register_buffer("gather", spread.T / (width // heads) ** 0.5, persistent=False)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        entities = x.flatten(1, -3)  # (K, N, B, E)
+    def forward(self, x: Tensor, context: Tensor | None = None, rows: slice = EVERY) -> Tensor:
+        """What the entities, or groups, `rows` of x gather: (K, N', B, E) or (K, G', N, B, E)."""
+        asked = x[:, rows]
         if context is None:
-            q, k, v = self.query_key_value(entities).chunk(3, dim=-1)  # each (K, N, B, E)
+            q, k, v = self.query_key_value(x.flatten(1, -3)).chunk(3, dim=-1)  # each (K, N, B, E)
+            q = q.unflatten(1, x.shape[1:-2])[:, rows].flatten(1, -3)
         else:
-            q = self.query(entities)
+            q = self.query(asked.flatten(1, -3))
             k, v = self.key_value(context).chunk(2, dim=-1)  # each (K, M, B, E)
         attend = self._pairwise if q.shape[1] * k.shape[1] <= PAIRWISE_LIMIT else self._batched
-        return self.out(attend(q, k, v)).view(x.shape)
+        return self.out(attend(q, k, v)).view(asked.shape)
 
     def _pairwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q k / sqrt(d)) v through elementwise products: (K, N, B, E)."""
@@ -142,9 +154,14 @@ class Attention(nn.Module):
         return (weights * v[:, None]).sum(dim=2)
 
     def _batched(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The same as one matrix product per row and head, for larger sets: (K, N, B, E)."""
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v)  # (K, B, heads, N, d)
+        """The same as one matrix product per row and head, for larger sets: (K, N, B, E).
+
+        Members and batch are one axis, since torch has fused kernels for four axes only.
+        """
+        members, heads = len(q), self.heads
+        q, k, v = (t.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
+        q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (K B, heads, N, d)
+        out = F.scaled_dot_product_attention(q, k, v).unflatten(0, (members, -1))
         return out.permute(0, 3, 1, 2, 4).flatten(-2)
 
 
@@ -182,23 +199,29 @@ class Block(nn.Module):
         self.conditioned = condition_std is not None
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, condition: Tensor | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        condition: Tensor | None = None,
+        rows: slice = EVERY,
     ) -> Tensor:
         """x (K, N, B, E), context (K, M, B, E) or None, condition (K, B, E) or None.
 
-        Or in groups: x (K, G, N, B, E) with a condition (K, G, B, E) for each.
+        Or in groups: x (K, G, N, B, E) with a condition (K, G, B, E) for each. Returns the entities
+        or groups `rows` of x alone, of a block without context that has one condition for all,
+        which saves the rest.
         """
         if context is not None:
             context = self.norm_context(context)
         if not self.conditioned:
-            x = x + self._drop(self.attention(self.norm_attention(x), context))
+            x = x[:, rows] + self._drop(self.attention(self.norm_attention(x), context, rows))
             return x + self._drop(self.mlp(self.norm_mlp(x)))
         # Six vectors per row, the same for all its entities: (K, 1, B, E) or (K, G, 1, B, E) each.
         parts = self.modulation(condition).unsqueeze(-3).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
-        attended = self.attention(modulate(x, shift_a, scale_a), context)
-        x = x + gate_a * self._drop(attended)
-        return x + gate_m * self._drop(self.mlp(modulate(x, shift_m, scale_m)))
+        attended = self.attention(modulate(x, shift_a, scale_a), context, rows)
+        x = torch.addcmul(x[:, rows], gate_a, self._drop(attended))
+        return torch.addcmul(x, gate_m, self._drop(self.mlp(modulate(x, shift_m, scale_m))))
 
     def _drop(self, x: Tensor) -> Tensor:
         # Only where something learns: targets and actions come from the whole network.

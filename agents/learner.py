@@ -29,6 +29,7 @@ class Learner:
         lr: learning rate. max_norm: bound on the Euclidean norm of the network's gradient.
         decay_steps: K in the rate lr / sqrt(1 + k / K) of step k; 0 keeps it constant.
         average: gives the mean of a tensor over the processes that share each batch, if several do.
+        fused: whether a step of Adam is one kernel; "auto": on CPU and CUDA.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Learner:
         max_norm: float,
         decay_steps: int = 0,
         average: Callable[[Tensor], Tensor] | None = None,
+        fused: bool | str = "auto",
     ) -> None:
         self.module, self.average = module, average
         self.lr, self.decay_steps = lr, decay_steps
@@ -47,7 +49,7 @@ class Learner:
         sizes = [p.numel() for p in module.parameters()]
         for p, part in zip(module.parameters(), self.flat.grad.split(sizes), strict=True):
             p.grad = part.view_as(p)
-        self.adam = self._make_adam()
+        self.adam = self._make_adam(self.flat.device.type != "mps" if fused == "auto" else fused)
         self.moments = {  # set here and not by Adam's first step, so that they can be shared
             "step": torch.zeros((), device=self.flat.device),
             "exp_avg": torch.zeros_like(self.flat),
@@ -68,12 +70,12 @@ class Learner:
         self.adam.step()
         return norm
 
-    def _make_adam(self) -> torch.optim.Adam:
+    def _make_adam(self, fused: bool) -> torch.optim.Adam:
         """On CUDA without a number on the host: a captured graph would repeat it for ever."""
         device = self.flat.device
         cuda = device.type == "cuda"
         lr = torch.tensor(self.lr, device=device) if cuda else self.lr
-        return torch.optim.Adam([self.flat], lr=lr, fused=device.type != "mps", capturable=cuda)
+        return torch.optim.Adam([self.flat], lr=lr, fused=fused, capturable=cuda)
 
     def _set_rate(self) -> None:
         """Give Adam the rate of the coming step, on the device where the rate is a tensor."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import ObservationSpec
-from agents.layers import BLOCK_STD, MLP, Block, LayerNorm, Linear, modulate
+from agents.layers import BLOCK_STD, MLP, Block, LayerNorm, Linear, Output, modulate
 from common.settings import setting
 
 
@@ -180,7 +180,7 @@ class EntityPolicy(nn.Module):
     def __init__(self, spec: ObservationSpec, action_dim: int, size: EITSettings) -> None:
         super().__init__()
         self.trunk = EntityTrunk(1, spec, size)
-        self.out = Linear(1, size.h_dim, action_dim)
+        self.out = Output(1, size.h_dim, action_dim)
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         return torch.tanh(self.out(self.trunk(obs, goal)).squeeze(0))
@@ -192,7 +192,7 @@ class EntityValue(nn.Module):
     def __init__(self, spec: ObservationSpec, size: EITSettings) -> None:
         super().__init__()
         self.trunk = EntityTrunk(1, spec, size)
-        self.out = Linear(1, size.h_dim, 1)
+        self.out = Output(1, size.h_dim, 1)
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         return self.out(self.trunk(obs, goal)).squeeze(-1).squeeze(0)
@@ -208,7 +208,7 @@ class EntityCritic(nn.Module):
         self.members = members
         self.embed_action = MLP(members, (action_dim, size.h_dim, size.embed_dim))
         self.trunk = EntityTrunk(members, spec, size, conditioned=True)
-        self.out = Linear(members, size.h_dim, 1)
+        self.out = Output(members, size.h_dim, 1)
 
     def forward(self, obs: Tensor, action: Tensor, goal: Tensor) -> Tensor:
         condition = self.embed_action(action.expand(self.members, -1, -1))  # (K, B, E)

@@ -110,7 +110,9 @@ class SGIQL(Hierarchy):
         """
         generator = torch.Generator(buffer.obs.device).manual_seed(0)
         pairs = buffer.pairs(CALIBRATION_PAIRS, self.settings.subgoal_k, generator)
-        self.derived_radius = self.value(*pairs).quantile(CALIBRATION_SHARE)
+        device = self.context.device  # the data may be elsewhere
+        values = self.value(*(x.to(device) for x in pairs))
+        self.derived_radius = values.quantile(CALIBRATION_SHARE)
 
     # --- acting ------------------------------------------------------------------------------
 

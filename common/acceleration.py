@@ -1,16 +1,18 @@
-"""Faster updates, above all on a GPU: compiled losses (`compile`) and CUDA graphs (`cudagraphs`).
+"""Faster updates: losses compiled or in bfloat16, CUDA graphs, TF32.
 
-Both wrap an agent from outside; its eager code stays the reference, equal up to rounding.
-Compiling was run on CPU only so far; capturing follows torch's documentation and never ran on a
-GPU: compare the curves of a short run with those of `compile=false cudagraphs=false` first.
+All wrap an agent from outside; its eager code in float32 stays the reference. Compiled and captured
+updates equal it up to rounding, those of `autocast` and `tf32` within the precision of their
+products. Compiling and bfloat16 were run on CPU only so far; capturing follows torch's
+documentation and never ran on a GPU: compare the curves of a short run with those of
+`compile=false cudagraphs=false tf32=false` first.
 """
 
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -34,41 +36,70 @@ class Acceleration:
 
     Attributes:
         compile: whether losses are compiled. cudagraphs: whether updates are captured.
+        autocast: whether the losses' matrix products are in bfloat16. tf32: or in TF32.
         notes: a line each.
     """
 
     compile: bool = False
     cudagraphs: bool = False
+    autocast: bool = False
+    tf32: bool = False
     notes: tuple[str, ...] = ()
+
+    def apply(self, agent: Any) -> None:
+        """Change how `agent` computes its losses, and how this process multiplies matrices."""
+        if self.tf32:
+            torch.set_float32_matmul_precision("high")
+        if self.autocast:
+            autocast_losses(agent)
+        if self.compile:
+            compile_losses(agent)
 
 
 EAGER = Acceleration()
 
 
 def choose_acceleration(config: Config, device: torch.device, processes: int = 1) -> Acceleration:
-    """What `compile` and `cudagraphs` come to on this device and machine.
+    """What `compile`, `cudagraphs`, `autocast` and `tf32` come to on this device and machine.
 
     `auto` is on for CUDA and off for others; it is also off, and says so, where a compiler is
     missing. Updates that several `processes` share are not captured, which nobody has tried.
     Raises `UserError` where something is asked for outright and not possible.
     """
     cuda = device.type == "cuda"
-    if config.cudagraphs is True and not cuda:
-        raise UserError(
-            f"cudagraphs=true needs a CUDA device, and the device is {device}; "
-            "use cudagraphs=auto or cudagraphs=false"
-        )
+    graphs, tf32 = (_on_cuda(key, getattr(config, key), device) for key in ("cudagraphs", "tf32"))
     if config.cudagraphs is True and processes > 1:
         raise UserError("cudagraphs=true is for one process; use cudagraphs=auto or false")
-    graphs = cuda and processes == 1 if config.cudagraphs == "auto" else config.cudagraphs
+    graphs = graphs and processes == 1
+    if config.updates_per_graph > 1 and not graphs:
+        raise UserError(
+            f"updates_per_graph={config.updates_per_graph} needs CUDA graphs, which are off "
+            f"(device {device}, cudagraphs={show(config.cudagraphs)}); use updates_per_graph=1"
+        )
+    if config.autocast and device.type == "mps":
+        raise UserError("autocast=true is for CPU and CUDA, and the device is mps; use false")
+    chosen = Acceleration(cudagraphs=graphs, autocast=config.autocast, tf32=tf32)
     wanted = cuda if config.compile == "auto" else config.compile
     problem = _missing_tool(device) if wanted else None
     if problem and config.compile is True:
         raise UserError(f"compile=true is not possible: {problem}; use compile=false")
     if problem:
-        return Acceleration(False, graphs, (f"compile=auto: off, since {problem}",))
+        return replace(chosen, notes=(f"compile=auto: off, since {problem}",))
+    if not wanted:
+        return chosen
     note = f"compile={show(config.compile)}: the first update compiles the losses, which takes long"
-    return Acceleration(wanted, graphs, (note,) if wanted else ())
+    return replace(chosen, compile=True, notes=(note,))
+
+
+def _on_cuda(key: str, value: bool | str, device: torch.device) -> bool:
+    """What a switch comes to that only CUDA has: `auto` is on there."""
+    cuda = device.type == "cuda"
+    if value is True and not cuda:
+        raise UserError(
+            f"{key}=true needs a CUDA device, and the device is {device}; "
+            f"use {key}=auto or {key}=false"
+        )
+    return cuda if value == "auto" else value
 
 
 def _missing_tool(device: torch.device) -> str | None:
@@ -86,15 +117,37 @@ def _missing_tool(device: torch.device) -> str | None:
     return None
 
 
+def autocast_losses(agent: Any) -> None:
+    """Let an agent's losses be computed with matrix products in bfloat16.
+
+    Weights, their gradients, Adam, and the outputs of V, Q and policies stay float32.
+    """
+    kind = agent.context.device.type
+    _wrap_losses(agent, lambda loss: _autocast(loss, kind))
+
+
+def _autocast(loss: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        # Without torch's cache of rounded weights, which a captured update must not share.
+        with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
+            return loss(*arguments)
+
+    return call
+
+
 def compile_losses(agent: Any, backend: str = "inductor") -> None:
     """Let an agent's losses be compiled when they are first computed; `update` then uses them.
 
     Nothing falls back to eager code: what cannot be compiled in one piece is an error, and so is
     a loss that would have to be compiled a second time.
     """
+    _wrap_losses(agent, lambda loss: _compiled(loss, backend))
+
+
+def _wrap_losses(agent: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     for name in LOSSES:
         if hasattr(agent, name):
-            setattr(agent, name, _compiled(getattr(agent, name), backend))
+            setattr(agent, name, wrap(getattr(agent, name)))
 
 
 def _compiled(loss: Callable[..., Any], backend: str) -> Callable[..., Any]:
@@ -121,8 +174,8 @@ class CapturedUpdate:
     """
 
     def __init__(self, agent: Any) -> None:
-        self._agent, self._device = agent, agent.context.device
-        self._stream = torch.cuda.Stream(self._device)
+        self._agent = agent
+        self._stream = torch.cuda.Stream(agent.context.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0  # updates without a graph
         self._batch: type  # of every update
@@ -138,9 +191,9 @@ class CapturedUpdate:
             own.copy_(x)
         if self._done < WARM_UP:
             self._done += 1
-            return self._warm_up()
+            return aside(self._stream, self._update)
         if self._graph is None:
-            self._capture()
+            self._graph, self._metrics = capture(self._stream, self._update)
         self._graph.replay()
         return self._metrics
 
@@ -149,23 +202,36 @@ class CapturedUpdate:
         batch = self._batch(*self._inputs[:count])
         return self._agent.update(batch, tuple(self._inputs[count:]))
 
-    def _warm_up(self) -> Metrics:
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            metrics = self._update()
-        current.wait_stream(self._stream)
-        return metrics
 
-    def _capture(self) -> None:
-        """Record an update without computing it."""
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream):
-                self._metrics = self._update()
-        except RuntimeError as error:
-            raise UserError(
-                "an update of this agent cannot be captured as a CUDA graph "
-                f"({str(error).splitlines()[0]}); use cudagraphs=false"
-            ) from error
-        self._graph = graph
+def aside(stream: Any, work: Callable[[], Any]) -> Any:
+    """Do `work` on another CUDA stream, in its place among what the current one does."""
+    current = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        result = work()
+    current.wait_stream(stream)
+    return result
+
+
+def capture(
+    stream: Any, work: Callable[[], Any], generators: Sequence[torch.Generator] = ()
+) -> tuple[Any, Any]:
+    """Record `work` as a CUDA graph without computing it: the graph, and what `work` returned.
+
+    Args:
+        generators: what it draws from; a replay draws what they have been seeded for meanwhile.
+    """
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    try:
+        # Another thread may fetch a batch meanwhile, which is no part of the graph.
+        recording = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+        with torch.cuda.device(stream.device), recording:
+            result = work()
+    except RuntimeError as error:
+        raise UserError(
+            "an update of this agent cannot be captured as a CUDA graph "
+            f"({str(error).splitlines()[0]}); use updates_per_graph=1, or else cudagraphs=false"
+        ) from error
+    return graph, result

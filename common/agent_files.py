@@ -79,6 +79,7 @@ def make_setup(
         grad_clip_norm=config.grad_clip_norm,
         device=normaliser.mean.device,
         average=average,
+        fused_adam=config.fused_adam,
     )
     torch.manual_seed(config.seed)  # of the initial parameters
     agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)

@@ -26,8 +26,13 @@ def resolve_device(name: str, key: str = "device") -> torch.device:
 
 def seeded_generator(device: torch.device, *key: int) -> torch.Generator:
     """A generator on `device` whose numbers are a function of `key`, non-negative integers."""
+    return torch.Generator(device).manual_seed(generator_seed(*key))
+
+
+def generator_seed(*key: int) -> int:
+    """The seed of `seeded_generator`: 63 bits that are a function of `key`."""
     entropy = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(entropy[0]) >> 1)
+    return int(entropy[0]) >> 1
 
 
 def set_threads(threads: int) -> int:

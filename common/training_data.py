@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from common.buffer import Buffer, GoalShares
 from common.config import Config
@@ -16,6 +17,8 @@ from datasets.source import EpisodeSource
 from envs.base import World
 
 CHUNK = 1 << 16  # rows: what is computed of a column at a time, to need no second one
+
+RESERVED = 4 << 30  # bytes of a GPU that are left to networks and activations
 
 
 def load_training_data(
@@ -43,7 +46,7 @@ def load_training_data(
     use_rewards = rewards and config.reward == "env"
     fields = _reward_fields(config, world) if use_rewards else ()
     wanted = sorted({"actions", *fields})
-    _check_memory(dataset, wanted, observation, config, device)
+    place = _choose_place(dataset, wanted, observation, config, device)
     columns, length = dataset.load(wanted, div=config.train_dataset_div)
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
@@ -59,17 +62,17 @@ def load_training_data(
             part.copy_(normaliser(part))
     normaliser = normaliser.to(device)
     buffer = Buffer(
-        obs.to(device),
-        rows["actions"].to(device),
-        length.to(device),
-        {name: rows[name].to(device) for name in fields},
+        obs.to(place),
+        rows["actions"].to(place),
+        length.to(place),
+        {name: rows[name].to(place) for name in fields},
         world.adopt(dataset.header).reward if use_rewards else None,
         value_goals=_shares(config, "value"),
         policy_goals=_shares(config, "policy"),
         gamma=config.gamma,
         subgoal_k=getattr(config.agent_settings, "subgoal_k", 1),
         done_signal=config.done_signal,
-        normalise=normaliser if observation.encoded else None,
+        normalise=normaliser.to(place) if observation.encoded else None,
     )
     return buffer, normaliser
 
@@ -84,25 +87,39 @@ def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
     return world.reward_fields
 
 
-def _check_memory(
+def _choose_place(
     dataset: EpisodeSource,
     columns: list[str],
     observation: Observation,
     config: Config,
     device: torch.device,
-) -> None:
-    """Raise `UserError` if all that a buffer holds is more than main memory or `device` can take.
+) -> torch.device:
+    """Where a buffer's tensors go by `data_device`: `device`, or main memory.
 
-    Training that swaps would not end in years, or the system would kill it hours later.
+    Raises `UserError` if they are more than main memory or the chosen place can take: training that
+    swaps would not end in years, or the system would kill it hours later.
     """
+    cpu = torch.device("cpu")
     kinds = [dataset.column(name) for name in columns]
     row = sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds)
     rows = int(dataset.lengths(div=config.train_dataset_div).sum())
-    for place in dict.fromkeys((torch.device("cpu"), device)):
+
+    def size(place: torch.device) -> int:
         mapped = observation.encoded and place.type == "cpu"  # stays on disk
         numbers = 0 if mapped else math.prod(observation.shape)
-        needed = rows * (row + numbers * observation.dtype.itemsize)
-        free = free_memory(place)
+        return rows * (row + numbers * observation.dtype.itemsize)
+
+    chosen = cpu if config.data_device == "cpu" else device
+    if config.data_device == "auto" and chosen != cpu:
+        free = free_memory(device) - RESERVED
+        if size(device) > free:
+            chosen = cpu
+            tqdm.write(
+                f"data_device=auto: main memory, since {device} has room for "
+                f"{max(free, 0) / 2**30:.1f} of {size(device) / 2**30:.1f} GiB"
+            )
+    for place in dict.fromkeys((cpu, chosen)):
+        needed, free = size(place), free_memory(place)
         if needed > free:
             div = config.train_dataset_div * math.ceil(needed / max(free, 1))
             raise UserError(
@@ -110,6 +127,7 @@ def _check_memory(
                 f"obs={config.obs}, {place} has {free / 2**30:.1f} GiB free; a part of it fits: "
                 f"train_dataset_div={div}"
             )
+    return chosen
 
 
 def _encode(

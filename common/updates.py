@@ -7,6 +7,8 @@ on, and several processes can draw the same batch without a word.
 import multiprocessing as mp
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,16 +19,19 @@ from tqdm import tqdm
 from agents.base import AgentContext, Metrics
 from common.acceleration import (
     EAGER,
+    WARM_UP,
     Acceleration,
     CapturedUpdate,
+    aside,
+    capture,
     choose_acceleration,
-    compile_losses,
 )
 from common.buffer import Buffer
 from common.checkpoint import flatten
 from common.config import Config
-from common.device import seeded_generator
+from common.device import generator_seed, seeded_generator
 from common.errors import UserError
+from common.prefetch import Prefetcher
 from common.processes import signals_blocked
 from common.team import Team
 
@@ -58,7 +63,27 @@ class Draws:
     def __call__(self, step: int) -> tuple[Any, torch.Generator]:
         """Batch of update `step`, and the generator for what else the update draws."""
         generator = seeded_generator(self.buffer.obs.device, self.seed, step)
-        return self.sampler(self.buffer, self.batch_size, generator), generator
+        return self.sample(generator), generator
+
+    def sample(self, generator: torch.Generator) -> Any:
+        """A batch of what `generator` draws."""
+        return self.sampler(self.buffer, self.batch_size, generator)
+
+
+class FetchedDraws(Draws):
+    """The same of data in main memory, for another device; batches are fetched one update ahead.
+
+    Args:
+        draws: of the data. device: where the batches go, and an update's other numbers are drawn.
+    """
+
+    def __init__(self, draws: Draws, device: torch.device) -> None:
+        super().__init__(draws.buffer, draws.batch_size, draws.seed, draws.sampler)
+        self._device = device
+        self._batches = Prefetcher(lambda step: draws(step)[0], device)
+
+    def __call__(self, step: int) -> tuple[Any, torch.Generator]:
+        return self._batches(step), seeded_generator(self._device, self.seed, step, 1)
 
 
 def add(sums: Sums, metrics: Metrics) -> None:
@@ -80,9 +105,20 @@ def make_updates(
     """
     draws = Draws(buffer, agent.batch_size or config.batch_size, config.seed, agent.sampler)
     processes = team.size if team else 1
-    acceleration = choose_acceleration(config, agent.context.device, processes)
+    device = agent.context.device
+    acceleration = choose_acceleration(config, device, processes)
     for note in acceleration.notes if team is None or team.is_main else ():
         tqdm.write(note)
+    fetched = buffer.obs.device.type != device.type
+    if config.updates_per_graph > 1:
+        if fetched:
+            raise UserError(
+                f"updates_per_graph={config.updates_per_graph} needs the training data on the "
+                "GPU, and they are in main memory; use data_device=device or updates_per_graph=1"
+            )
+        return GraphUpdates(agent, draws, sums, acceleration, config.updates_per_graph)
+    if fetched:
+        draws = FetchedDraws(draws, device)
     threads = torch.get_num_threads()
     problem = _problem(config, agent, buffer, processes)
     if config.parallel_update == "always" and problem:
@@ -121,8 +157,7 @@ class Updates:
     ) -> None:
         self.agent, self.draws = agent, draws
         self._sums = sums
-        if acceleration.compile:
-            compile_losses(agent)
+        acceleration.apply(agent)
         self._update = CapturedUpdate(agent) if acceleration.cudagraphs else agent.update
 
     def run(self, step: int) -> None:
@@ -179,6 +214,62 @@ class SharedUpdates(Updates):
     def reset(self) -> None:
         super().reset()
         self._whole = None
+
+
+class GraphUpdates(Updates):
+    """Several updates, their batches included, as one CUDA graph; for data on the GPU.
+
+    `run` gathers updates until there are `count`, which one launch then computes; `sums` computes
+    what is left of them one by one. The first ones run as they are, see `CapturedUpdate`. Draws
+    are those of `Updates`: each update of the graph has a generator, seeded for it before a replay.
+    """
+
+    def __init__(
+        self, agent: Any, draws: Draws, sums: Sums, acceleration: Acceleration, count: int
+    ) -> None:
+        super().__init__(agent, draws, sums, replace(acceleration, cudagraphs=False))
+        device = agent.context.device
+        self._stream = torch.cuda.Stream(device)
+        self._generators = [torch.Generator(device) for _ in range(count)]
+        self._waiting: list[int] = []  # updates asked for and not computed yet
+        self._done = 0  # updates without a graph
+        self._graph: Any = None
+
+    def run(self, step: int) -> None:
+        self._waiting.append(step)
+        if self._done < WARM_UP:
+            self._finish()
+        elif len(self._waiting) == len(self._generators):
+            self._replay()
+
+    def sums(self) -> Sums:
+        self._finish()
+        return super().sums()
+
+    def reset(self) -> None:
+        """Start the sums anew, in place: the graph adds to them where they are."""
+        self._finish()
+        for total in self._sums.values():
+            total.zero_()
+
+    def _finish(self) -> None:
+        for step in self._waiting:
+            aside(self._stream, partial(super().run, step))
+            self._done += 1
+        self._waiting.clear()
+
+    def _replay(self) -> None:
+        for generator, step in zip(self._generators, self._waiting, strict=True):
+            generator.manual_seed(generator_seed(self.draws.seed, step))
+        if self._graph is None:
+            self._graph, _ = capture(self._stream, self._compute, self._generators)
+        self._graph.replay()
+        self._waiting.clear()
+
+    def _compute(self) -> None:
+        for generator in self._generators:
+            batch = self.draws.sample(generator)
+            add(self._sums, self.agent.update(batch, self.agent.draw_noise(batch, generator)))
 
 
 class PipelinedUpdates(Updates):
@@ -262,8 +353,7 @@ def _policy_process(
     """Serve update after update until the other end of the pipe closes."""
     torch.set_num_threads(threads)
     agent = Agent(settings, context)
-    if acceleration.compile:
-        compile_losses(agent)
+    acceleration.apply(agent)
     copies = {name: agent.learners[name].flat.data for name in JUDGES}  # they stay private
     for name, learner in agent.learners.items():
         if name not in JUDGES:

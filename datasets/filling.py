@@ -75,7 +75,7 @@ def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
     # as long as something is left to simulate.
     ignored = {"command", "complete", "rows", "versions.python", "versions.h5py"}
     if not header["pixels"]:
-        ignored.add("multiview")
+        ignored |= {"multiview", "settings.render_quality"}
     if not any(dataset.missing(split) for split in SPLITS):
         ignored.add("versions")
     found = difference(dataset.header, header, ignored)

@@ -17,6 +17,7 @@ from envs import manipobj_modes as modes
 from envs import manipobj_rules as rules
 from envs.base import Collector, CollectSettings
 from envs.manipobj_statistics import statistics
+from envs.rendering import QUALITIES
 from envs.tabletop_world import TabletopWorld
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ManipObjSettings:
     terminate_at_goal: bool = setting()
     width: int = setting(low=1)
     height: int = setting(low=1)
+    render_quality: str = setting(choices=tuple(QUALITIES), identity=False)  # the data's, if images
 
 
 class ManipObj(TabletopWorld):

@@ -41,6 +41,7 @@ class ManipObjEnv(CubeScene):
         multiview: frames of a front and a side camera instead of the front camera alone.
         render_mode: None or "rgb_array".
         width, height: size of one camera's image in pixels.
+        render_quality: a key of `envs.rendering.QUALITIES`.
         physics_timestep, control_timestep: seconds per simulation step and per action.
 
     Raises:
@@ -64,6 +65,7 @@ class ManipObjEnv(CubeScene):
         render_mode: str | None = None,
         width: int = 200,
         height: int = 200,
+        render_quality: str = "full",
         physics_timestep: float = 0.002,
         control_timestep: float = 0.05,
     ) -> None:
@@ -73,6 +75,7 @@ class ManipObjEnv(CubeScene):
             num_cubes,
             ("front_pixels", self.law.side_camera) if multiview else ("front_pixels",),
             ob_type=ob_type,
+            render_quality=render_quality,
             mode="task" if mode in modes.GOALS else "data_collection",
             terminate_at_goal=terminate_at_goal,
             visualize_info=visualize_info,

@@ -14,7 +14,8 @@ import importlib
 import os
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
@@ -23,6 +24,9 @@ from common.processes import environment_variable
 if TYPE_CHECKING:
     import mujoco
 
+# What `render_quality` sets of a model: side of the shadow map in pixels, samples of a pixel.
+# `full` leaves MuJoCo's defaults, 4096 and 4, which the published data were drawn with.
+QUALITIES: dict[str, tuple[int, int] | None] = {"full": None, "fast": (1024, 0)}
 PROBE_SECONDS = 60
 _PROBE = """
 import mujoco
@@ -51,8 +55,12 @@ def without_backend() -> AbstractContextManager[None]:
     return environment_variable("MUJOCO_GL", "disable")
 
 
-def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+def open_renderer(
+    model: mujoco.MjModel, height: int, width: int, quality: str = "full"
+) -> mujoco.Renderer:
     """Create the OpenGL context and return MuJoCo's renderer for frames (height, width, 3).
+
+    `quality` is a key of `QUALITIES`.
 
     Raises:
         UserError: if no context can be created; says which package to install.
@@ -63,19 +71,34 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     name = backend()
     try:
         gl_context.GLContext = importlib.import_module(f"mujoco.{name}").GLContext
-        return mujoco.Renderer(model, height=height, width=width)
+        with _drawn_with(model, quality):
+            return mujoco.Renderer(model, height=height, width=width)
     except (ImportError, AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
         raise UserError(_message(name, str(error))) from error
 
 
+@contextmanager
+def _drawn_with(model: mujoco.MjModel, quality: str) -> Iterator[None]:
+    """Give a model this quality in the block, in which a renderer reads it once and for all."""
+    settings = model.vis.quality
+    before = settings.shadowsize, settings.offsamples
+    settings.shadowsize, settings.offsamples = QUALITIES[quality] or before
+    try:
+        yield
+    finally:  # other environments share the model
+        settings.shadowsize, settings.offsamples = before
+
+
 @functools.lru_cache(maxsize=4)  # as many as models that are kept
-def shared_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+def shared_renderer(
+    model: mujoco.MjModel, height: int, width: int, quality: str = "full"
+) -> mujoco.Renderer:
     """Return `open_renderer`'s of this model, the same one to everybody in the process.
 
     Several OpenGL contexts in one process cost memory and time and are known to hang, and many
     environments of a process draw where observations are images.
     """
-    renderer = open_renderer(model, height, width)
+    renderer = open_renderer(model, height, width, quality)
     atexit.register(renderer.close)  # while the graphics library is still there
     return renderer
 

@@ -15,6 +15,7 @@ from envs import scene_rules as rules
 from envs.base import Collector, CollectSettings
 from envs.manipobj_rules import AGENT_DIM, CENTER, CUBE_DIM, XYZ_SCALE
 from envs.manipobj_statistics import of_cubes, of_robot
+from envs.rendering import QUALITIES
 from envs.tabletop_world import TabletopWorld
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class SceneSettings:
     terminate_at_goal: bool = setting()
     width: int = setting(low=1)
     height: int = setting(low=1)
+    render_quality: str = setting(choices=tuple(QUALITIES), identity=False)  # the data's, if images
     published_drawer_rule: bool = setting(identity=False)
     published_health_check: bool = setting(identity=False)
 

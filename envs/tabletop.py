@@ -36,6 +36,7 @@ class Tabletop(Frames):
         cameras: the cameras of pixel observations and frames.
         ob_type: what `reset` and `step` return as observation: "states" (OGBench's vector),
             "states_clean" (a shorter one without joints) or "pixels".
+        render_quality: how frames are drawn, a key of `envs.rendering.QUALITIES`.
         **kwargs: arguments of OGBench's environment.
     """
 
@@ -57,7 +58,12 @@ class Tabletop(Frames):
     )
 
     def __init__(
-        self, num_cubes: int, cameras: tuple[str, ...], ob_type: str = "states", **kwargs: Any
+        self,
+        num_cubes: int,
+        cameras: tuple[str, ...],
+        ob_type: str = "states",
+        render_quality: str = "full",
+        **kwargs: Any,
     ) -> None:
         if ob_type not in OB_TYPES:
             raise ValueError(f"ob_type must be one of {OB_TYPES}, not {ob_type!r}")
@@ -65,6 +71,7 @@ class Tabletop(Frames):
         super().__init__(ob_type="states", **kwargs)
         self.num_cubes = self._num_cubes = num_cubes
         self.cameras = cameras
+        self.render_quality = render_quality
         self.ob_type = ob_type
         self._cube_colors = rules.PALETTE[:num_cubes]
 

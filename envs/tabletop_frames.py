@@ -25,13 +25,15 @@ class Frames(ManipSpaceEnv):
 
     num_cubes: int
     cameras: tuple[str, ...]
+    render_quality: str  # a key of `envs.rendering.QUALITIES`
     _cube_colors: np.ndarray  # (N, 4) RGBA in [0, 1]
     _cube_geoms: np.ndarray  # (N, 1) in the model
     _ghost_geoms: np.ndarray  # (N, 1)
     _mocap_ids: np.ndarray  # (N,) of the targets
 
     def _initialize_renderer(self) -> None:
-        self._renderer = shared_renderer(self._model, self._render_height, self._render_width)
+        size = self._render_height, self._render_width
+        self._renderer = shared_renderer(self._model, *size, self.render_quality)
 
     def render(self, camera: str | Sequence[str] = "front_pixels", **kwargs: Any) -> np.ndarray:
         """Draw one camera (height, width, 3), or several stacked on axis 0, as uint8."""

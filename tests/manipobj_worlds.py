@@ -19,6 +19,7 @@ DEFAULTS = {
     "terminate_at_goal": False,
     "width": 32,
     "height": 32,
+    "render_quality": "full",
 }
 
 

@@ -20,6 +20,7 @@ DEFAULTS = {
     "terminate_at_goal": False,
     "width": 32,
     "height": 32,
+    "render_quality": "full",
     "published_drawer_rule": False,
     "published_health_check": False,
 }

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from common.acceleration import (
     WARM_UP,
     Acceleration,
     CapturedUpdate,
+    autocast_losses,
     choose_acceleration,
     compile_losses,
 )
@@ -21,9 +23,10 @@ from common.checkpoint import flatten
 from common.config import compose, identity
 from common.errors import UserError
 from common.settings import SettingError
-from common.updates import Draws, Updates, make_updates
+from common.updates import Draws, GraphUpdates, Updates, make_updates
 from tests.test_agents import CPU, FLAT, make_hiql, make_sgiql
 from tests.test_ecdiffuser import make as make_ecdiffuser
+from tests.test_networks import randomise
 from tests.test_updates import assert_same, make_buffer, run
 
 CUDA = torch.device("cuda")
@@ -42,7 +45,7 @@ def test_auto_is_off_on_cpu_and_on_for_cuda(monkeypatch) -> None:
     chosen = choose_acceleration(settings(), CUDA)
     assert chosen.compile and chosen.cudagraphs
     off = choose_acceleration(settings("compile=false", "cudagraphs=false"), CUDA)
-    assert off == EAGER
+    assert off == Acceleration(tf32=True)
     on_cpu = choose_acceleration(settings("compile=true"), CPU)
     assert on_cpu.compile and not on_cpu.cudagraphs and "takes long" in on_cpu.notes[0]
 
@@ -51,6 +54,10 @@ def test_what_is_not_possible_is_one_line(monkeypatch) -> None:
     agent, graphs = make_hiql(), settings("cudagraphs=true")
     with pytest.raises(UserError, match=r"^cudagraphs=true needs a CUDA device, .* is cpu; .*$"):
         make_updates(graphs, agent, make_buffer(FLAT), {})
+    with pytest.raises(UserError, match=r"^tf32=true needs a CUDA device, .*; use tf32=auto or "):
+        choose_acceleration(settings("tf32=true"), CPU)
+    with pytest.raises(UserError, match="autocast=true is for CPU and CUDA"):
+        choose_acceleration(settings("autocast=true"), torch.device("mps"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"^compile=true is not possible: .* C\+\+ compiler .*$"):
         choose_acceleration(settings("compile=true"), CPU)
@@ -62,6 +69,7 @@ def test_auto_says_why_it_does_not_compile(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     chosen = choose_acceleration(settings(), CUDA)
     assert chosen.cudagraphs and not chosen.compile
+    assert chosen.tf32 and not chosen.autocast
     assert chosen.notes == ("compile=auto: off, since the GPU is too old for it (6.1, not 7.0)",)
 
 
@@ -116,6 +124,31 @@ def run_eager(agent, draws: Draws, steps: int) -> dict[str, torch.Tensor]:
     return run(Updates(agent, draws, {}), range(1, steps + 1))
 
 
+# --- bfloat16 -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [make_sgiql, make_hiql])
+def test_losses_in_bfloat16_are_near_those_in_float32(make) -> None:
+    """Losses and gradients; what is stored, and what V, Q and policy say, stays float32."""
+    exact, rounded = make(), make()
+    for agent in (exact, rounded):
+        for learner in agent.learners.values():
+            randomise(learner.module)
+    for one, two in zip(exact.learners.values(), rounded.learners.values(), strict=True):
+        two.flat.data.copy_(one.flat.data)
+    autocast_losses(rounded)
+    assert choose_acceleration(settings("autocast=true"), CPU).autocast
+    batch, generator = Draws(make_buffer(exact.context.spec), 16, 3)(1)
+    noise = exact.draw_noise(batch, generator)
+    one, two = exact.update(batch, noise), rounded.update(batch, noise)
+    for name in one:
+        assert two[name].dtype == torch.float32
+        assert torch.allclose(one[name], two[name], rtol=0.05, atol=0.05), name
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    for learner in rounded.learners.values():
+        assert learner.flat.dtype == learner.flat.grad.dtype == torch.float32
+
+
 class Breaking:
     """Has a loss whose graph would break."""
 
@@ -150,6 +183,9 @@ class Recorder(TorchDispatchMode):
         self.calls.append((func, args, kwargs or {}, out))
         return out
 
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        """Replays draw from the generators themselves."""
+
     @torch.no_grad()
     def replay(self) -> None:
         self.replays += 1
@@ -166,6 +202,8 @@ def no_gpu(monkeypatch) -> list[Recorder]:
     graphs = []
 
     class Stream:
+        device = CPU
+
         def wait_stream(self, other) -> None:
             pass
 
@@ -182,10 +220,11 @@ def no_gpu(monkeypatch) -> list[Recorder]:
 
 
 @contextlib.contextmanager
-def capturing(agent, graph: Recorder):
+def capturing(agent, graph: Recorder, sums: dict[str, torch.Tensor]):
     """Records without a trace: on a GPU, what is captured is not computed."""
     rates = [learner.adam.param_groups[0]["lr"] for learner in agent.learners.values()]
-    tensors = [*flatten(agent.state_dict())[0].values(), *map(torch.as_tensor, rates)]
+    tensors = [*flatten(agent.state_dict())[0].values(), *sums.values()]
+    tensors += map(torch.as_tensor, rates)
     before = [tensor.clone() for tensor in tensors]
     with graph:
         yield
@@ -215,8 +254,42 @@ def test_replayed_updates_go_on_as_eager_ones(make, no_gpu: list[Recorder], monk
     assert [graph.replays for graph in no_gpu] == [4]
 
 
+def play_captures(agent, monkeypatch, sums: dict[str, torch.Tensor]) -> None:
+    """Let what is captured leave no trace in an agent and in running sums."""
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: capturing(agent, graph, sums))
+
+
+def test_graphs_of_several_updates_draw_what_single_ones_draw(no_gpu, monkeypatch) -> None:
+    """Batches, noise and sums, over a reset and with an update left over at the end."""
+    eager, captured = make_sgiql(), make_sgiql()
+    for agent in (eager, captured):
+        rate_on_device(agent)
+    draws, sums = Draws(make_buffer(), 16, 3), {}
+    plain = Updates(eager, draws, {})
+    updates = GraphUpdates(captured, draws, sums, EAGER, count=2)
+    steps = range(1, WARM_UP + 6)  # one by one, two graphs of two, one that is left over
+    play_captures(captured, monkeypatch, sums)
+    first, rest = steps[: WARM_UP + 1], steps[WARM_UP + 1 :]
+    assert_same(run(updates, first), run(plain, first))
+    plain.reset()
+    updates.reset()
+    assert_same(run(updates, rest), run(plain, rest))
+    assert_same(flatten(captured.state_dict())[0], flatten(eager.state_dict())[0])
+    assert [graph.replays for graph in no_gpu] == [2]
+
+
+def test_graphs_of_several_updates_need_a_gpu_and_the_data_on_it() -> None:
+    agent, buffer = make_hiql(), make_buffer(FLAT)
+    with pytest.raises(UserError, match=r"^updates_per_graph=4 needs CUDA graphs, .* use .*=1$"):
+        make_updates(settings("updates_per_graph=4"), agent, buffer, {})
+    elsewhere = replace(agent.context, device=CUDA)
+    agent.context = elsewhere
+    with pytest.raises(UserError, match=r"needs the training data on the GPU, .* use data_device"):
+        make_updates(settings("updates_per_graph=4", "compile=false"), agent, buffer, {})
+
+
 def run_captured(agent, draws: Draws, steps: int, monkeypatch) -> dict[str, torch.Tensor]:
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: capturing(agent, graph))
+    play_captures(agent, monkeypatch, {})
     updates = Updates(agent, draws, {}, Acceleration(cudagraphs=True))
     return run(updates, range(1, steps + 1))
 
@@ -242,14 +315,14 @@ def test_a_rate_on_the_device_is_that_on_the_host() -> None:
 
 
 def test_a_failed_capture_names_the_switch(no_gpu: list[Recorder], monkeypatch) -> None:
-    def refuse(graph, stream):
+    def refuse(graph, **how):
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     update, batch = CapturedUpdate(make_hiql()), Draws(make_buffer(FLAT), 16, 3)(1)[0]
     for _ in range(WARM_UP):
         update(batch, ())
-    with pytest.raises(UserError, match=r"\(operation not permitted\); use cudagraphs=false$"):
+    with pytest.raises(UserError, match=r"\(operation not permitted\); use .*cudagraphs=false$"):
         update(batch, ())
 
 

@@ -70,3 +70,24 @@ def test_goals_are_drawn_in_the_shape_of_observations_whatever_is_observed():
     _, info = env.reset(seed=0, options={"render_goal": True})
     assert info["goal_rendered"].shape == (32, 32, 3)
     env.close()
+
+
+def test_qualities_of_one_model_keep_apart():
+    """What is drawn fast differs a little, and leaves frames of full quality as they were."""
+    full, fast = (make_world(render_quality=q).make().unwrapped for q in ("full", "fast"))
+    for env in (full, fast):
+        env.reset(seed=0)
+    before, other = full.frame().astype(int), fast.frame().astype(int)
+    np.testing.assert_array_equal(full.frame(), before)
+    assert 0 < np.abs(before - other).mean() < 5
+    assert full._model is fast._model and full._model.vis.quality.shadowsize == 4096
+
+
+def test_images_of_another_quality_do_not_fit():
+    world, fast = make_world(), make_world(render_quality="fast")
+    header = fast.describe() | {"pixels": True}
+    assert fast.compatible(header) is None
+    assert "env_kwargs.manipobj.render_quality=fast" in world.compatible(header)
+    assert world.compatible(header | {"pixels": False}) is None
+    assert world.compatible(world.describe() | {"pixels": True}) is None
+    assert "render_quality" not in world.describe()["settings"]  # as in older data

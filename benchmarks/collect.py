@@ -1,0 +1,104 @@
+"""Environment steps per second of collection, and its peak memory against the dataset's size.
+
+    python -m benchmarks.collect
+    python -m benchmarks.collect --worlds Scene --kinds state --workers 1 2
+
+Scripted policies act and episodes are written to a temporary folder, as `collect.py` does it.
+Starting processes, imports and compiling models are left out: time runs from the workers' first
+report. `image` is one camera of 128 x 128 pixels, `image, fast` with `render_quality=fast`.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import worlds
+from benchmarks.peak_memory import largest_peak, note_peak
+from benchmarks.report import Row, Table, arguments, publish
+from common.config import compose
+from common.errors import one_line_errors
+from datasets.collection import EpisodeRecipe
+from datasets.workers import Job, run_jobs
+
+KINDS = ("state", "image", "image, fast")
+
+
+@dataclass(frozen=True)
+class NotingRecipe(EpisodeRecipe):
+    """Records as collection does, and notes the process's memory after each episode."""
+
+    def record(self, env: Any, job: Job) -> Iterator[int]:
+        yield from super().record(env, job)
+        note_peak(self.folder)
+
+
+def collected(
+    title: str, kind: str, workers: int, episodes: int, steps: int
+) -> tuple[float, float]:
+    """Steps per second of all workers together, and MiB of the largest."""
+    world = worlds.make(title, steps, collects=True, fast=kind == "image, fast")
+    settings = compose(["env_kwargs.manipobj.num_cubes=1"]).collect
+    reports: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        for split in ("train", "val"):
+            (place / split).mkdir()
+        recipe = NotingRecipe(place, world, settings, 0, kind != "state")
+        jobs = [("train", index) for index in range(episodes * workers)]
+        run_jobs([recipe] * workers, jobs, lambda n: reports.append((time.perf_counter(), n)))
+        peak = largest_peak(place)
+    # The first report of each worker is of its start; what follows was done since then.
+    seconds = reports[-1][0] - reports[workers - 1][0]
+    return sum(n for _, n in reports[workers:]) / max(seconds, 1e-9), peak
+
+
+def measure(options: argparse.Namespace) -> list[Table]:
+    speed = Table("Environment steps per second of collection")
+    for title in options.worlds:
+        for kind in options.kinds:
+            if kind == "image, fast" and not worlds.has_qualities(title):
+                continue
+            state = kind == "state"
+            steps = options.steps if state else options.image_steps
+            for workers in options.workers:
+                rate, peak = collected(title, kind, workers, options.episodes, steps)
+                speed.rows.append(_row(title, kind, workers, rate, peak))
+    memory = Table("Peak memory of a collecting process against the dataset's size")
+    for episodes in options.sizes:
+        _, peak = collected(options.worlds[0], "state", 1, episodes, options.steps)
+        memory.rows.append({"rows": episodes * options.steps, "MiB": peak})
+    return [speed, memory]
+
+
+def _row(title: str, kind: str, workers: int, rate: float, peak: float) -> Row:
+    return {
+        "environment": title,
+        "data": kind,
+        "workers": workers,
+        "steps/s": rate,
+        "per worker": rate / workers,
+        "MiB": peak,
+    }
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        worlds={"nargs": "+", "choices": tuple(worlds.WORLDS), "default": list(worlds.WORLDS)},
+        kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
+        workers={"type": int, "nargs": "+", "default": [1, 2]},
+        episodes={"type": int, "default": 2, "help": "of each worker"},
+        steps={"type": int, "default": 400, "help": "of an episode"},
+        image_steps={"type": int, "default": 20, "help": "of an episode with images"},
+        sizes={"type": int, "nargs": "+", "default": [1, 4, 12], "help": "episodes, for memory"},
+    )
+    publish("collect", options, measure(options))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

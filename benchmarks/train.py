@@ -1,0 +1,164 @@
+"""Updates per second of agents, by variant and by part of an update.
+
+    python -m benchmarks.train --device cuda --variants eager compiled graphs
+    python -m benchmarks.train --subjects preset --variants plain eager
+
+Variants: plain (one call per critic, see `benchmarks.plain_agent`), eager, autocast (bfloat16),
+compiled (takes minutes on CPU), graphs and graph-of-8 (CUDA only), tf32. `speed-up` is against the
+first variant, in processor time on CPU. The share of the peak counts matrix products only, against
+square products of float32 on the same threads.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from benchmarks.flops import count_flops, matmul_peak
+from benchmarks.plain_agent import PlainAgent
+from benchmarks.report import Row, Table, arguments, publish
+from benchmarks.subjects import SUBJECTS, TINY, Subject, made_up
+from benchmarks.timing import Timing, Work, compare
+from common.acceleration import EAGER, Acceleration
+from common.device import resolve_device
+from common.errors import UserError, one_line_errors
+from common.updates import Draws, GraphUpdates, Updates
+
+VARIANTS = ("plain", "eager", "autocast", "compiled", "tf32", "graphs", "graph-of-8")
+ON_CUDA = ("tf32", "graphs", "graph-of-8")
+GRAPH_UPDATES = 8
+ACCELERATION = {
+    "eager": EAGER,
+    "autocast": Acceleration(autocast=True),
+    "compiled": Acceleration(compile=True),
+    "tf32": Acceleration(compile=True, tf32=True),
+    "graphs": Acceleration(compile=True, tf32=True, cudagraphs=True),
+    "graph-of-8": Acceleration(compile=True, tf32=True, cudagraphs=True),
+}
+ROWS, LENGTH, PEAK_SIZE = 100_000, 400, 1536
+
+
+@dataclass
+class Runner:
+    """Updates of one variant, counted on."""
+
+    update: Callable[[int], object]
+    per_call: int = 1
+    step: int = 0
+
+    def __call__(self) -> None:
+        for _ in range(self.per_call):
+            self.step += 1
+            self.update(self.step)
+
+
+def make_runner(
+    variant: str, subject: Subject, changes: tuple[str, ...], device: torch.device
+) -> Runner:
+    """An agent of its own that `variant` updates on made-up data."""
+    config = subject.config(*changes)
+    agent = subject.agent(config, device)
+    draws = Draws(made_up(subject.spec, ROWS, LENGTH, device), config.batch_size, config.seed)
+    if variant == "plain":
+        other = PlainAgent(agent)
+
+        def update(step: int) -> None:
+            batch, generator = draws(step)
+            other.update(batch, agent.draw_noise(batch, generator))
+
+        return Runner(update)
+    acceleration = ACCELERATION[variant]
+    if variant == "graph-of-8":
+        updates = GraphUpdates(agent, draws, {}, acceleration, GRAPH_UPDATES)
+        return Runner(updates.run, per_call=GRAPH_UPDATES)
+    return Runner(Updates(agent, draws, {}, acceleration).run)
+
+
+def parts(subject: Subject, changes: tuple[str, ...], device: torch.device) -> dict[str, Work]:
+    """The parts of an eager update, each to be repeated by itself."""
+    config = subject.config(*changes)
+    agent = subject.agent(config, device)
+    draws = Draws(made_up(subject.spec, ROWS, LENGTH, device), config.batch_size, config.seed)
+    batch, generator = draws(1)
+    noise = agent.draw_noise(batch, generator)
+
+    def minimise(name: str, *inputs: Any) -> Work:
+        loss = getattr(agent, f"{name}_loss")
+        return lambda: agent.learners[name].step(loss(batch, *inputs)[0])
+
+    works = {"sampling": lambda: draws(1), "V": minimise("value"), "Q": minimise("critic")}
+    works["policy"] = minimise("policy")
+    if "subgoal" in agent.learners:
+        works["subgoal policy"] = minimise("subgoal", noise)
+    critic = agent.learners["critic"].flat.detach()
+    works["target update"] = lambda: agent.target_flat.lerp_(critic, agent.settings.tau)
+    return works
+
+
+def measure(options: argparse.Namespace, device: torch.device) -> list[Table]:
+    changes = TINY if options.tiny else ()
+    peak = matmul_peak(device, 64 if options.tiny else PEAK_SIZE, options.repeats)
+    speeds = Table("Updates per second")
+    split = Table("Milliseconds of an eager update, by part")
+    for name in options.subjects:
+        subject = SUBJECTS[name]
+        runners = {v: make_runner(v, subject, changes, device) for v in options.variants}
+        flops = count_flops(make_runner("eager", subject, changes, device))
+        timings = compare(runners, options.repeats, options.warmup, device)
+        base = next(iter(options.variants))
+        for variant, timing in timings.items():
+            times = runners[variant].per_call
+            done = replace(timing, wall=timing.wall / times, cpu=timing.cpu / times)
+            speeds.rows.append(_row(subject, variant, done, timings[base], flops, peak, device))
+        works = compare(parts(subject, changes, device), options.repeats, options.warmup, device)
+        cells: Row = {"subject": subject.title}
+        for part in ("sampling", "V", "Q", "policy", "subgoal policy", "target update"):
+            cells[part] = works[part].wall * 1e3 if part in works else None
+        split.rows.append(cells)
+    return [speeds, split]
+
+
+def _row(
+    subject: Subject,
+    variant: str,
+    timing: Timing,
+    base: Timing,
+    flops: int,
+    peak: float,
+    device: torch.device,
+) -> Row:
+    cuda = device.type == "cuda"
+    return {
+        "subject": subject.title,
+        "variant": variant,
+        "updates/s": 1 / timing.wall,
+        "CPU s/update": timing.cpu,
+        "speed-up": base.wall / timing.wall if cuda else base.cpu / timing.cpu,
+        "GFLOP/update": flops / 1e9,
+        "GFLOP/s": flops / timing.wall / 1e9,
+        "share of peak": flops / timing.wall / peak,
+        "peak GFLOP/s": peak / 1e9,
+    }
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        subjects={"nargs": "+", "choices": tuple(SUBJECTS), "default": list(SUBJECTS)},
+        variants={"nargs": "+", "choices": VARIANTS, "default": ["plain", "eager", "autocast"]},
+        warmup={"type": int, "default": 4, "help": "rounds that do not count"},
+        tiny={"action": "store_true", "help": "small networks: only to see that it runs"},
+        name={"default": "train", "help": "of the JSON file"},
+    )
+    device = resolve_device(options.device)
+    wrong = [v for v in options.variants if v in ON_CUDA and device.type != "cuda"]
+    if wrong:
+        raise UserError(f"--variants {wrong[0]} needs a CUDA device, and the device is {device}")
+    publish(options.name, options, measure(options, device))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
