@@ -81,4 +81,4 @@ def test_it_learns_both_modes_of_a_conditional_distribution() -> None:
     # The median: without clipping, an early step far out is not always brought back.
     assert (shift.abs() - 1).abs().median() < 0.1
     back = shift[shift.abs() < 2]
-    assert len(back) > 300 and 0.3 < (back > 0).float().mean() < 0.7
+    assert len(back) > 300 and 0.2 < (back > 0).float().mean() < 0.8  # of one mode: 0 or 1
