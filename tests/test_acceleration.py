@@ -175,7 +175,7 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls, self.replays = [], 0
+        self.calls, self.replays, self.generators = [], 0, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func.__name__.split(".")[0] not in ("_local_scalar_dense", "nonzero"), func
@@ -184,7 +184,8 @@ class Recorder(TorchDispatchMode):
         return out
 
     def register_generator_state(self, generator: torch.Generator) -> None:
-        """Replays draw from the generators themselves."""
+        """Replays draw from the generators themselves, recording leaves them as they are."""
+        self.generators.append(generator)
 
     @torch.no_grad()
     def replay(self) -> None:
@@ -226,8 +227,11 @@ def capturing(agent, graph: Recorder, sums: dict[str, torch.Tensor]):
     tensors = [*flatten(agent.state_dict())[0].values(), *sums.values()]
     tensors += map(torch.as_tensor, rates)
     before = [tensor.clone() for tensor in tensors]
+    states = [generator.get_state() for generator in graph.generators]
     with graph:
         yield
+    for generator, state in zip(graph.generators, states, strict=True):
+        generator.set_state(state)
     for tensor, old in zip(tensors, before, strict=True):
         tensor.copy_(old)
 
