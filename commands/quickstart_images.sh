@@ -26,7 +26,8 @@ encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder
     encoder.batch_size=16 encoder.updates_per_epoch=300 encoder.lr=1e-3 encoder.lr_decay=0.85
     encoder.valid_images=256 encoder.read_workers=1
     encoder.dlp.epochs=12 encoder.dlp.n_kp_enc=8 encoder.dlp.learned_feature_dim=4
-    encoder.dlp.prior_channels=[8,16,32] encoder.dlp.enc_channels=[8,16,32])
+    encoder.dlp.prior_channels=[8,16,32] encoder.dlp.enc_channels=[8,16,32]
+    encoder.dlp.obj_dec_channels=[32,32,16] encoder.dlp.bg_dec_channels=[16,16,8])
 
 # What agents see: the particles.
 sight=(obs=dlp rep_model_checkpoint=$encoder)
