@@ -189,7 +189,6 @@ class SharedUpdates(Updates):
     ) -> None:
         super().__init__(agent, draws, sums, acceleration)
         self.team = team
-        self._whole: Sums | None = None  # sums of the team, once asked for
         learned, _ = flatten(agent.state_dict())
         for tensor in learned.values():
             team.copy_from_main(tensor)
@@ -202,18 +201,9 @@ class SharedUpdates(Updates):
         # Dropout draws from torch's own generator.
         seed = seeded_generator(CPU, self.draws.seed, step, self.team.rank).initial_seed()
         torch.manual_seed(seed)
-        add(self._sums, self._update(batch, tuple(x[share] for x in noise)))
-        self._whole = None
-
-    def sums(self) -> Sums:
-        """As `Updates.sums`. All processes must ask; again before the next update, any may."""
-        if self._whole is None:
-            self._whole = self.team.mean(self._sums)
-        return dict(self._whole)
-
-    def reset(self) -> None:
-        super().reset()
-        self._whole = None
+        metrics = self._update(batch, tuple(x[share] for x in noise))
+        means = self.team.average(torch.stack(list(metrics.values())))
+        add(self._sums, dict(zip(metrics, means.unbind(), strict=True)))
 
 
 class GraphUpdates(Updates):

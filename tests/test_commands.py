@@ -266,6 +266,38 @@ def test_an_unknown_name_is_refused(script, name):
     assert done.stderr.startswith(f"error: there is no {name}s in ") and not done.stdout
 
 
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_slurm"]])
+def test_a_sweep_trains_every_agent_of_a_table(project, launcher):
+    names = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
+    found = calls(project, "sweep.sh", "ppp-state", "seed=0,1", *launcher)
+    ends = [["seed=0,1", *launcher, "-m", f"hydra.sweep.dir=${{output_dir}}/multirun/ppp-state/{n}"]
+            for n in names]  # fmt: skip
+    assert sorted(call[-len(ends[0]) :] for call in found) == sorted(ends)
+    lines = [calls(project, "train.sh", f"ppp-state/{name}")[0] for name in names]
+    assert sorted(call[: -len(ends[0])] for call in found) == sorted(lines)
+
+
+def test_a_sweep_fails_if_one_of_its_trainings_does(project):
+    stub = project / ".venv" / "bin" / "python"
+    stub.write_text(f'{STUB}[[ "$*" != *agent=hiql* ]] || exit 2\n')
+    command = ["bash", str(project / "commands" / "sweep.sh"), "ppp-state"]
+    environment = os.environ | {"CALLS": str(project / "calls")}
+    for launcher, runs in ((), 4), (("hydra/launcher=submitit_slurm",), 5):
+        (project / "calls").unlink(missing_ok=True)
+        done = subprocess.run([*command, *launcher], env=environment, capture_output=True)
+        assert done.returncode == 2
+        assert len((project / "calls").read_text().splitlines()) == runs
+
+
+def test_sweeps_list_the_tables(project):
+    script = str(project / "commands" / "sweep.sh")
+    tables = subprocess.run(["bash", script], capture_output=True, text=True, check=True).stdout
+    assert tables.split()[:2] == ["ppp-state", "stack-state"]
+    assert len(set(tables.split())) == len(tables.split())
+    unknown = subprocess.run(["bash", script, "ppp"], capture_output=True, text=True)
+    assert unknown.returncode == 2 and "there is no table ppp" in unknown.stderr
+
+
 def test_ci_runs_the_test_command():
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Trains all agents of a table with several seeds: every line of train.sh whose name begins with the
+# table's, `bash commands/sweep.sh ppp-state seed=0,1,2,3`, one run after the other. Without a table,
+# the list. On a SLURM cluster, all at once, one job per run:
+#   bash commands/sweep.sh ppp-state seed=0,1,2,3 hydra/launcher=submitit_slurm \
+#       hydra.launcher.timeout_min=4320 hydra.launcher.gpus_per_node=1 hydra.launcher.partition=NAME
+# Stopped, it continues. Output of jobs: output/multirun/TABLE/AGENT/.submitit/.
+set -euo pipefail
+here="$(dirname "${BASH_SOURCE[0]}")"
+
+table="${1:-}"
+if [ -z "$table" ]; then
+    bash "$here/train.sh" | cut -d/ -f1 | uniq
+    exit
+fi
+shift
+names="$(bash "$here/train.sh" | grep "^$table/" || true)"
+if [ -z "$names" ]; then
+    echo "error: there is no table $table; without arguments $0 lists them" >&2
+    exit 2
+fi
+source "$here/setup.sh" requirements.txt  # once, before several at a time would
+
+jobs=()
+for name in $names; do
+    command=(bash commands/train.sh "$name" "$@" -m "hydra.sweep.dir=\${output_dir}/multirun/$name")
+    case " $* " in
+        *" hydra/launcher=submitit_slurm "*) "${command[@]}" & jobs+=($!) ;;
+        *) "${command[@]}" ;;
+    esac
+done
+code=0
+for job in ${jobs[@]+"${jobs[@]}"}; do
+    wait "$job" || code=$?
+done
+exit "$code"
