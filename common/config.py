@@ -211,6 +211,7 @@ def read_yaml(path: Path = ROOT / "config.yaml") -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
+@functools.cache
 def _schema() -> type:
     """Return the dataclass of the whole of `config.yaml`, every agent's and world's section in."""
     worlds = [load(target) for target in (*WORLDS.values(), OGBENCH_WORLD)]

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Bad input. Its message is one line: what is wrong and what to do about it."""
+    """Bad input. Its message is one line: what is wrong and what to do about it.
+
+    Values and reasons that the message quotes come from elsewhere, so line breaks and control
+    characters in them are shown as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 @contextlib.contextmanager
