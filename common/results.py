@@ -19,7 +19,7 @@ def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> 
     of filmed episodes `video.mp4` and `strip.png`, which shows the first one that succeeded.
     """
     paths = [folder / "metrics.json", folder / "episodes.csv"]
-    write_json(paths[0], metrics(result) | dict(about))
+    write_json(paths[0], metrics(result) | dict(about), sealed=True)
     with atomic_write(paths[1]) as file:
         file.write(_csv(result.rows).encode())
     if result.clips:

@@ -90,7 +90,7 @@ def open_run(
         stored_file = path / "config.json"
         resumed = stored_file.exists()
         changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
-        write_json(stored_file, config.raw)
+        write_json(stored_file, config.raw, sealed=True)
         _record(path, machine or {})
     except BaseException:
         lock.close()
@@ -118,7 +118,7 @@ def new_eval_folder(config: Config, machine: Mapping[str, Any] | None = None) ->
             path.mkdir()
         except FileExistsError:
             continue
-        write_json(path / "config.json", config.raw)
+        write_json(path / "config.json", config.raw, sealed=True)
         _record(path, machine or {})
         return path
     raise AssertionError("unreachable: the suffixes do not end")

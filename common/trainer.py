@@ -45,12 +45,17 @@ class Trainer:
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
+        self.logged: dict[str, int] = {}  # checksums of the metrics files at the `last` checkpoint
         self.sums = self._restore() if self.last.exists() else {}  # of metrics not yet logged
         self.saved = self._position  # of the `last` checkpoint
-        self.train_log = MetricsLog(folder / "train.csv", self.step or None)
-        self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
+        self.train_log = self._open_log("train", self.step)
+        self.eval_log = self._open_log("eval", self.evaluated)
         self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
         self.tracker = Tracker(config, folder, config.raw)
+
+    def _open_log(self, name: str, step: int) -> MetricsLog:
+        """The metrics file `name` with its rows up to `step`, those of the checkpoint."""
+        return MetricsLog(self.folder / f"{name}.csv", step or None, self.logged.get(name))
 
     @property
     def last(self) -> Path:
@@ -163,7 +168,8 @@ class Trainer:
         self.setup.agent.calibrate(self.buffer)
         # torch's own generator is what dropout draws from.
         state = {"torch": torch.get_rng_state(), "sums": self.updates.sums()}
-        extra = {"best": self.best, "evaluated": self.evaluated}
+        logged = {"train": self.train_log.checksum, "eval": self.eval_log.checksum}
+        extra = {"best": self.best, "evaluated": self.evaluated, "logged": logged}
         save_checkpoint(path, self.config, self.setup, self.step, state, extra)
 
     def _restore(self) -> dict[str, Tensor]:
@@ -173,6 +179,7 @@ class Trainer:
         state = checkpoint.state["trainer"]
         self.step = checkpoint.step
         self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]
+        self.logged = checkpoint.extra.get("logged", {})  # older checkpoints have none
         torch.set_rng_state(state["torch"])
         device = self.setup.normaliser.mean.device
         return {name: total.to(device) for name, total in state["sums"].items()}

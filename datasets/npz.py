@@ -11,6 +11,8 @@ path, and a member must have room for the rows that its header promises.
 import contextlib
 import math
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,7 +30,10 @@ from common.files import atomic_write
 BLOCK_BYTES = 2**20  # of one read from a member
 LARGEST_RATIO = 1032  # bytes that deflate can make of one
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
+DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, OverflowError),
+    *(SyntaxError, MemoryError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile),
+)
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]  # column -> (shape, all rows included; dtype)
 

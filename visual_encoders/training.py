@@ -63,16 +63,21 @@ class EncoderTrainer:
         self.validated = 0  # the update of the newest validation
         self.best = math.inf  # validation loss of the exported weights
         self.sums: Sums = {}  # of metrics not yet logged, of this process
+        self.logged: dict[str, int] = {}  # checksums of the metrics files at the `last` checkpoint
         if self.last.exists():
             self._restore()
         self.saved = self.step, self.validated  # of the `last` checkpoint
         self.parallel = team.wrap(self.model)
         if team.is_main:
-            self.train_log = MetricsLog(folder / "train.csv", self.step or None)
-            self.valid_log = MetricsLog(folder / "valid.csv", self.validated or None)
+            self.train_log = self._open_log("train", self.step)
+            self.valid_log = self._open_log("valid", self.validated)
             self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
             self.tracker = Tracker(config, folder, config.raw)
             (folder / "pictures").mkdir(exist_ok=True)
+
+    def _open_log(self, name: str, step: int) -> MetricsLog:
+        """The metrics file `name` with its rows up to `step`, those of the checkpoint."""
+        return MetricsLog(self.folder / f"{name}.csv", step or None, self.logged.get(name))
 
     @property
     def last(self) -> Path:
@@ -258,13 +263,16 @@ class EncoderTrainer:
                 "sums": sums,
             }
             tensors, structure = files.flatten(state)
+            logged = {"train": self.train_log.checksum, "valid": self.valid_log.checksum}
             meta = {"step": self.step, "validated": self.validated, "best": self.best}
+            meta["logged"] = logged
             files.save(self.last, tensors, {**meta, "structure": structure})
         self.saved = self.step, self.validated
 
     def _restore(self) -> None:
         """Go back to the `last` checkpoint."""
         tensors, meta = files.load(self.last)
+        self.logged = meta.get("logged", {})  # older checkpoints have none
         state = files.unflatten(tensors, meta["structure"])
         self.model.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["adam"])
