@@ -11,7 +11,7 @@ from common.config import Config, hydra_main
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
     from common.agent_files import make_setup, make_world, observe, restore_agent
-    from common.device import describe_device, resolve_device, set_threads
+    from common.device import describe_device, resolve_device, set_deterministic, set_threads
     from common.observations import Normaliser
     from common.pretrained import load_goal_policy, load_start
     from common.runs import open_run
@@ -20,6 +20,7 @@ def run(config: Config) -> None:
 
     device = resolve_device(config.device)
     set_threads(config.threads)
+    set_deterministic(config.deterministic)
     world = make_world(config)
     observation = observe(config, world)
     # The agent first: what it cannot learn from is refused before minutes of reading.

@@ -77,8 +77,14 @@ def load(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU. Raises `UserError` if it is missing or damaged."""
+    """Read a checkpoint onto the CPU.
+
+    Raises `UserError` if it is missing, damaged or holds numbers that are not finite.
+    """
     tensors, meta = load(path)
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(f"{path} holds NaN or infinity in {broken[0]}; use another checkpoint")
     with reported(path):
         state = unflatten(tensors, meta["structure"])
         encoder = meta.get("encoder")  # files older than encoders lack it

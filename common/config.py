@@ -35,6 +35,7 @@ class Options:
     seed: int = setting(low=0, high=LARGEST_SEED)
     device: str = setting(identity=False)
     threads: int = setting(low=0, identity=False)
+    deterministic: bool = setting(identity=False)
 
     output_dir: str = setting(identity=False)
     run_name: str | None = setting(identity=False)
@@ -93,6 +94,8 @@ class Options:
     eval_task_ids: tuple[int, ...] = setting(low=1)
     num_eval_envs: int = setting(low=1, identity=False)
     num_workers: int = setting(low=0, identity=False)
+    worker_timeout: float = setting(above=0, identity=False)
+    worker_retries: int = setting(low=0, identity=False)
     num_video_episodes: int = setting(low=0, identity=False)
     video_frame_skip: int = setting(low=1, identity=False)
 

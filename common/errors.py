@@ -16,13 +16,28 @@ class UserError(Exception):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
+def _lacks_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch (which says it in words only) got no memory."""
+    signs = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C."""
+    """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C.
+
+    To ask for more than the memory holds is such a mistake, too.
+    """
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        text = f"not enough memory ({error!s:.300}); make batches, networks or data smaller"
+        print(f"error: {UserError(text)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nstopped; the same command continues", file=sys.stderr)

@@ -14,6 +14,8 @@ from common.agent_files import Setup, restore_agent, save_checkpoint
 from common.buffer import Buffer
 from common.checkpoint import load_checkpoint
 from common.config import Config
+from common.device import seeded_generator
+from common.diagnosis import Watch, reward_problems, value_problems
 from common.errors import UserError
 from common.evaluation import EvaluationStopped
 from common.evaluation_run import prepare_evaluation
@@ -52,6 +54,7 @@ class Trainer:
         self.eval_log = self._open_log("eval", self.evaluated)
         self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
         self.tracker = Tracker(config, folder, config.raw)
+        self.watch = Watch(folder)
 
     def _open_log(self, name: str, step: int) -> MetricsLog:
         """The metrics file `name` with its rows up to `step`, those of the checkpoint."""
@@ -73,6 +76,8 @@ class Trainer:
         first thing after the restart.
         """
         config = self.config
+        draws = seeded_generator(self.buffer.first.device, config.seed)
+        self.watch.report(self.step, reward_problems(self.buffer, draws))
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
         bar = tqdm(total=config.steps, initial=self.step, desc="train", unit=" updates")
         self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums)
@@ -98,6 +103,7 @@ class Trainer:
     def _log(self, seconds: float, updates: int) -> dict[str, str]:
         """Write the means since the last row; returns what the progress bar shows."""
         means = self._means()
+        self.watch.report(self.step, value_problems(means, self.config.gamma))
         self.updates.reset()
         self.train_log.write(self.step, means)
         speed = updates / seconds
@@ -136,7 +142,11 @@ class Trainer:
     def _evaluate(self, stopped: Callable[[], bool]) -> None:
         """Evaluate, log, and keep the agent as `best` if none succeeded more often."""
         self.setup.agent.calibrate(self.buffer)
-        result = self.evaluate(seed=self.config.seed + EVALUATION_STREAM, stopped=stopped)
+        try:
+            result = self.evaluate(seed=self.config.seed + EVALUATION_STREAM, stopped=stopped)
+        except RuntimeError:  # an episode failed for good: what was learned is not lost with it
+            self._save_last()
+            raise
         self.evaluated = self.step
         figures = result.figures()
         self.eval_log.write(self.step, figures)

@@ -17,8 +17,10 @@ from common.errors import UserError
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
+    from common.device import set_deterministic
     from visual_encoders.team import Team
 
+    set_deterministic(config.deterministic)
     with Team(config.device, config.threads) as team:
         stopped_by = _train(config, team)
     if stopped_by is not None:
