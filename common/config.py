@@ -15,7 +15,7 @@ from typing import Any
 from agents import AGENTS
 from common import settings
 from common.arguments import check_arguments
-from common.errors import UserError, one_line_errors
+from common.errors import UserError, one_line_errors, show_crashes
 from common.registry import load
 from common.settings import SettingError, setting
 from envs import OGBENCH_WORLD, WORLDS, ogbench_tasks, world_class
@@ -312,6 +312,7 @@ def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
     def main() -> None:
         import hydra
 
+        show_crashes()
         with one_line_errors():
             read_yaml()
             check_arguments(sys.argv[1:], known_keys())

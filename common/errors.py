@@ -1,6 +1,7 @@
 """The one exception that stands for a mistake the user can mend, and how a command shows it."""
 
 import contextlib
+import faulthandler
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,15 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+def show_crashes() -> None:
+    """Say where it happened if the system ends this process for a fault, such as a bus error.
+
+    That comes of a mapped file that became shorter, or whose disk is gone.
+    """
+    if sys.stderr is not None and not faulthandler.is_enabled():
+        faulthandler.enable()
 
 
 def _lacks_memory(error: Exception) -> bool:
