@@ -16,6 +16,7 @@ def run(config: Config) -> None:
     """Collect what `config` says; states always, images if `obs` is a kind made from images."""
     from common.agent_files import make_world  # here: workers import this file without torch
     from common.observations import IMAGE_KINDS
+    from common.processes import Patience
 
     world = make_world(config)
     world.check_collects()
@@ -30,6 +31,7 @@ def run(config: Config) -> None:
         settings=config.collect,
         pixels=config.obs in IMAGE_KINDS,
         workers=config.num_workers,
+        patience=Patience(config.worker_timeout, config.worker_retries),
         command=f"python {shlex.join(sys.argv)}",
         shard=config.shard,
         num_shards=config.num_shards,

@@ -4,7 +4,8 @@ python evaluate.py eval_checkpoint=output/train/RUN num_eval_episodes=50 sgiql.d
 
 `eval_checkpoint` is a checkpoint file or a training run's folder, whose `last` checkpoint is taken.
 What the command line sets holds; everything else is as the agent was trained, but for `device`,
-`threads`, `num_workers` and `output_dir`. Results go to a new folder under `output/eval/`.
+`deterministic`, `threads`, `num_workers`, `worker_*` and `output_dir`. Results go to a new folder
+under `output/eval/`, which appears with them.
 """
 
 from common.config import Config, hydra_main
@@ -15,15 +16,16 @@ def run(command: Config) -> None:
     from agents.random_policy import RandomPolicy
     from common.agent_files import load_agent
     from common.config import parse
-    from common.device import describe_device, resolve_device, set_threads
+    from common.device import describe_device, resolve_device, set_deterministic, set_threads
     from common.evaluation_run import prepare_evaluation
     from common.evaluation_settings import find_checkpoint, given_keys, merge
     from common.results import save_results, table
-    from common.runs import new_eval_folder, provenance
+    from common.runs import make_eval_parent, new_eval_folder, provenance
 
     path = find_checkpoint(command.eval_checkpoint)
     device = resolve_device(command.device)
     set_threads(command.threads)
+    set_deterministic(command.deterministic)
     given = given_keys()
     setup, config, step = load_agent(
         path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
@@ -31,11 +33,12 @@ def run(command: Config) -> None:
     if config.random_policy:
         setup.agent = RandomPolicy(setup.world.action_dim)
     evaluation = prepare_evaluation(config, setup)
-    machine = describe_device(device)
-    folder = new_eval_folder(config, machine)
+    record = provenance(describe_device(device))
+    make_eval_parent(config)  # before the work, which a disk that refuses would make worthless
     result = evaluation(seed=config.seed)
     about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
-    files = save_results(folder, result, about | {"provenance": provenance(machine)})
+    folder = new_eval_folder(config, record)
+    files = save_results(folder, result, about | {"provenance": record})
     acting = "random policy" if config.random_policy else f"{config.agent} after {step} updates"
     print(
         f"\n{acting} on {config.task}: {len(result.rows)} episodes "

@@ -15,8 +15,10 @@ from common.config import Config, hydra_main
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
+    from common.device import set_deterministic
     from common.team import make_team
 
+    set_deterministic(config.deterministic)
     with make_team(config.device, config.threads) as team:
         stopped_by = _train(config, team)
     if stopped_by is not None:

@@ -222,18 +222,22 @@ class Buffer:
             goal = torch.where(u[0] >= shares.current + shares.future, anywhere, goal)
         return goal
 
+    def rewards(self, rows: Indices) -> Tensor:
+        """Of reaching the value goals at the next states: (B,)."""
+        following = rows.state + 1
+        if self.reward is None:
+            return (rows.value_goal == following).float() - 1
+        reached = {name: column[following] for name, column in self.reward_rows.items()}
+        asked = {name: column[rows.value_goal] for name, column in self.reward_rows.items()}
+        return self.reward(reached, asked)
+
     def gather(self, rows: Indices) -> Batch:
         """The batch that lies at `rows`."""
         size = len(rows.state)
         following = rows.state + 1
         wanted = (rows.state, following, rows.value_goal, rows.policy_goal, rows.policy_subgoal)
         obs, next_obs, *goals = self.observe(torch.cat(wanted)).split(size)
-        if self.reward is None:
-            reward = (rows.value_goal == following).float() - 1
-        else:
-            reached = {name: column[following] for name, column in self.reward_rows.items()}
-            asked = {name: column[rows.value_goal] for name, column in self.reward_rows.items()}
-            reward = self.reward(reached, asked)
+        reward = self.rewards(rows)
         done = (reward == 0).float() if self.done_signal else torch.zeros_like(reward)
         return Batch(obs, next_obs, self.action[rows.state], reward, done, *goals)
 

@@ -1,8 +1,10 @@
 """Checkpoints: one safetensors file each, tensors and JSON, no pickle."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,9 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any)
     """Write tensors by name and `meta` (ready for JSON) to `path`, atomically."""
     # Copies, because safetensors refuses tensors that share memory.
     own = {k: t.detach().to("cpu", copy=True).contiguous() for k, t in tensors.items()}
-    content = serialise(own, metadata={"format": FORMAT, "meta": json.dumps(meta)})
+    text = json.dumps(meta)
+    about = {"format": FORMAT, "meta": text, "checksum": _checksum(own, text)}
+    content = serialise(own, metadata=about)
     with atomic_write(path) as file:
         file.write(content)
 
@@ -48,32 +52,68 @@ def load(
     """Return the tensors, on `device`, and the meta data of a file that `save` wrote.
 
     States of generators belong on the CPU, whatever device they drew for.
-    Raises `UserError` if the file is missing, cut short or not a checkpoint.
+    Raises `UserError` if the file is missing, damaged or not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; train.py writes them into its run folder")
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise UserError(
-            f"{path} is damaged or not a checkpoint ({error}); use another one, or remove it"
-        ) from error
+        raise _damaged(path, error) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if header.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this code; expected format {FORMAT}")
-    return tensors, json.loads(header["meta"])
+    with reported(path):
+        text = header["meta"]
+        # Files of earlier versions of this code have no checksum.
+        if "checksum" in header and header["checksum"] != _checksum(tensors, text):
+            raise ValueError("its checksum is another one")
+        meta = json.loads(text)
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU. Raises `UserError` if it is missing or damaged."""
+    """Read a checkpoint onto the CPU.
+
+    Raises `UserError` if it is missing, damaged or holds numbers that are not finite.
+    """
     tensors, meta = load(path)
-    state = unflatten(tensors, meta["structure"])
-    encoder = meta.get("encoder")  # files older than encoders lack it
-    return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state, encoder)
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise UserError(f"{path} holds NaN or infinity in {broken[0]}; use another checkpoint")
+    with reported(path):
+        state = unflatten(tensors, meta["structure"])
+        encoder = meta.get("encoder")  # files older than encoders lack it
+        return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state, encoder)
+
+
+@contextlib.contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Turn what the content of a strange checkpoint leads to into a `UserError`."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} is damaged or not a checkpoint ({error!s:.200}); use another one, or remove it"
+    )
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """CRC-32 of everything in a checkpoint: safetensors itself has no checksums."""
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def flatten(nested: Any) -> tuple[dict[str, Tensor], Any]:

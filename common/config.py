@@ -16,7 +16,7 @@ from typing import Any
 from agents import AGENTS
 from common import settings, sweeps
 from common.arguments import check_arguments
-from common.errors import UserError, one_line_errors
+from common.errors import UserError, one_line_errors, show_crashes
 from common.registry import load
 from common.settings import SettingError, setting
 from envs import OGBENCH_WORLD, WORLDS, ogbench_tasks, world_class
@@ -36,6 +36,7 @@ class Options:
     seed: int = setting(low=0, high=LARGEST_SEED)
     device: str = setting(identity=False)
     threads: int = setting(low=0, identity=False)
+    deterministic: bool = setting(identity=False)
 
     output_dir: str = setting(identity=False)
     run_name: str | None = setting(identity=False)
@@ -100,6 +101,8 @@ class Options:
     eval_task_ids: tuple[int, ...] = setting(low=1)
     num_eval_envs: int = setting(low=1, identity=False)
     num_workers: int = setting(low=0, identity=False)
+    worker_timeout: float = setting(above=0, identity=False)
+    worker_retries: int = setting(low=0, identity=False)
     num_video_episodes: int = setting(low=0, identity=False)
     video_frame_skip: int = setting(low=1, identity=False)
 
@@ -220,6 +223,7 @@ def read_yaml(path: Path = ROOT / "config.yaml") -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
+@functools.cache
 def _schema() -> type:
     """Return the dataclass of the whole of `config.yaml`, every agent's and world's section in."""
     worlds = [load(target) for target in (*WORLDS.values(), OGBENCH_WORLD)]
@@ -301,6 +305,7 @@ def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
     def main() -> None:
         import hydra
 
+        show_crashes()
         with one_line_errors():
             read_yaml()
             check_arguments(sys.argv[1:], known_keys())

@@ -1,5 +1,6 @@
 """Which device computes, with how many threads, and from which random numbers."""
 
+import os
 import platform
 
 import numpy as np
@@ -40,6 +41,18 @@ def set_threads(threads: int) -> int:
     threads = threads or available_cores()
     torch.set_num_threads(threads)
     return threads
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Let every operation give the same bits each time, or raise an error if it cannot.
+
+    On CPU it is so anyway. On CUDA sums in the order of arrival (scatter, index_add) and cuBLAS
+    with several workspaces differ from run to run in the last bits otherwise.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads such memory
 
 
 def describe_device(device: torch.device) -> dict[str, str | int]:

@@ -9,7 +9,7 @@ slot is ever asked to film: several renderers in one process are known to hang.
 import contextlib
 import multiprocessing
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.processes import signals_blocked, single_threaded
+from common.processes import Patience, signals_blocked, single_threaded
 from envs.base import World
-
-TIME_LIMIT = 600.0  # seconds; the first reply includes imports and model compilation
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,13 @@ class Reply:
     goal_frame: np.ndarray | None = None
     metrics: dict[str, float] | None = None
     views: tuple[View, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In the place of a reply: the slot's episode failed and may be started again in it."""
+
+    reason: str
 
 
 Order = Start | Step
@@ -157,6 +162,7 @@ def _carry_out(
         host = slots[slot]
         return host.start(order) if isinstance(order, Start) else host.step(order)
     except Exception as error:  # reported to the master, which raises it there
+        slots.pop(slot, None)  # the next episode gets a new environment
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         return _Failure(slot, reason, traceback.format_exc(), isinstance(error, UserError))
 
@@ -167,7 +173,7 @@ class EnvPool:
     Args:
         world: makes the environments; it is pickled to the workers.
         pixels: whether observations are images.
-        time_limit: seconds after which a silent worker counts as hanging.
+        patience: what is done about episodes whose worker fails, hangs or dies.
     """
 
     def __init__(
@@ -176,30 +182,33 @@ class EnvPool:
         num_envs: int,
         workers: int,
         pixels: bool = False,
-        time_limit: float = TIME_LIMIT,
+        patience: Patience = Patience(),  # noqa: B008  a frozen constant
     ) -> None:
         if num_envs < 1 or workers < 1:
             raise ValueError(f"num_envs={num_envs} and workers={workers} must be at least 1")
         self.num_envs, self.workers = num_envs, min(workers, num_envs)
-        self.time_limit = time_limit
-        self._running: dict[int, Start] = {}  # slot -> its episode, for error messages
+        self.patience = patience
+        self._arguments = world, pixels
+        self._running: dict[int, Start] = {}  # slot -> its episode
+        self._failures: Counter[int] = Counter()  # by episode
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self._connections: list[Connection] = []
         try:
-            for _ in range(self.workers):
-                self._spawn(world, pixels)
+            for worker in range(self.workers):
+                self._spawn(worker)
         except BaseException:
             self.close()
             raise
 
-    def _spawn(self, world: World, pixels: bool) -> None:
+    def _spawn(self, worker: int) -> None:
+        """Start the process of a worker, or one that takes its place."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, world, pixels), daemon=True)
-        self._connections.append(ours)
+        process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+        self._connections[worker : worker + 1] = [ours]
         with single_threaded(), signals_blocked():
             process.start()
-        self._processes.append(process)
+        self._processes[worker : worker + 1] = [process]
         theirs.close()  # so that the worker's death ends our end of the pipe
 
     @property
@@ -211,12 +220,15 @@ class EnvPool:
     def worker_pids(self) -> list[int]:
         return [process.pid for process in self._processes]
 
-    def exchange(self, orders: Mapping[int, Order]) -> dict[int, Reply]:
-        """Send each slot its order and return the replies, in ascending order of slots.
+    def exchange(self, orders: Mapping[int, Order]) -> dict[int, Reply | Lost]:
+        """Send each running slot its order and return the replies, in ascending order of slots.
+
+        An episode is `Lost` if its environment raised an error, or its worker died or hangs and was
+        replaced; a slot that did not run before needs a `Start`.
 
         Raises:
             UserError: what an environment says is the user's to mend.
-            RuntimeError: an environment raised something else, a worker died or hangs. The message
+            RuntimeError: an episode was lost more often than it is to be tried again. The message
                 names episode and seed.
         """
         by_worker: dict[int, dict[int, Order]] = defaultdict(dict)
@@ -229,36 +241,44 @@ class EnvPool:
         for worker, message in by_worker.items():
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # noticed on receiving
                 self._connections[worker].send(message)
-        replies: dict[int, Reply] = {}
+        replies: dict[int, Reply | Lost] = {}
         for worker, message in by_worker.items():
             replies |= self._receive(worker, list(message))
         return dict(sorted(replies.items()))
 
-    def _receive(self, worker: int, slots: list[int]) -> dict[int, Reply]:
-        connection = self._connections[worker]
+    def _receive(self, worker: int, slots: list[int]) -> dict[int, Reply | Lost]:
+        connection, process = self._connections[worker], self._processes[worker]
         try:
-            if not connection.poll(self.time_limit):
-                raise RuntimeError(
-                    f"worker {worker} has not answered within {self.time_limit:g} s; "
-                    f"it was running {self._episodes(slots)}"
-                )
-            replies = connection.recv()
+            if connection.poll(self.patience.timeout):
+                replies = connection.recv()
+                return {slot: self._judge(slot, reply) for slot, reply in replies.items()}
+            problem = f"has not answered within {self.patience.timeout:g} s"
         except (EOFError, ConnectionResetError):
-            self._processes[worker].join()
-            raise RuntimeError(
-                f"worker {worker} ended with exit code {self._processes[worker].exitcode}; "
-                f"it was running {self._episodes(slots)}"
-            ) from None
-        for reply in replies.values():
-            if isinstance(reply, _Failure):
-                self._raise(reply)
-        return replies
+            process.join()
+            problem = f"ended with exit code {process.exitcode}"
+        reason = f"worker {worker} {problem}; it was running {self._episodes(slots)}"
+        lost = {slot: self._lose(slot, reason) for slot in slots}
+        connection.close()
+        process.kill()
+        process.join()
+        process.close()
+        self._spawn(worker)
+        return lost
 
-    def _raise(self, failure: _Failure) -> None:
-        if failure.of_user:
-            raise UserError(failure.reason)
-        where = self._episodes([failure.slot])
-        raise RuntimeError(f"{where} failed: {failure.reason}\n{failure.details}")
+    def _judge(self, slot: int, reply: Reply | _Failure) -> Reply | Lost:
+        if isinstance(reply, Reply):
+            return reply
+        if reply.of_user:
+            raise UserError(reply.reason)
+        return self._lose(slot, f"{self._episodes([slot])} failed: {reply.reason}", reply.details)
+
+    def _lose(self, slot: int, reason: str, details: str = "") -> Lost:
+        """Count a failure of the slot's episode; raises `RuntimeError` if it was one too many."""
+        episode = self._running[slot].episode
+        if self._failures[episode] >= self.patience.retries:
+            raise RuntimeError(f"{reason}\n{details}".rstrip())
+        self._failures[episode] += 1
+        return Lost(f"{reason}; try {self._failures[episode]} of {self.patience.retries} follows")
 
     def _episodes(self, slots: list[int]) -> str:
         running = [self._running[slot] for slot in slots]

@@ -1,13 +1,36 @@
 """The one exception that stands for a mistake the user can mend, and how a command shows it."""
 
 import contextlib
+import faulthandler
 import os
 import sys
 from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Bad input. Its message is one line: what is wrong and what to do about it."""
+    """Bad input. Its message is one line: what is wrong and what to do about it.
+
+    Values and reasons that the message quotes come from elsewhere, so line breaks and control
+    characters in them are shown as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+def show_crashes() -> None:
+    """Say where it happened if the system ends this process for a fault, such as a bus error.
+
+    That comes of a mapped file that became shorter, or whose disk is gone.
+    """
+    if sys.stderr is not None and not faulthandler.is_enabled():
+        faulthandler.enable()
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch (which says it in words only) got no memory."""
+    signs = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 @contextlib.contextmanager
@@ -15,12 +38,19 @@ def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C.
 
     Of the processes that `torchrun` starts on a machine, which make the same mistakes, one says it.
+    To ask for more than the memory holds is such a mistake, too.
     """
     try:
         yield
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        text = f"not enough memory ({error!s:.300}); make batches, networks or data smaller"
+        print(f"error: {UserError(text)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nstopped; the same command continues", file=sys.stderr)

@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.subgoals import Proposal
-from common.env_pool import EnvPool, Reply, Start, Step
+from common.env_pool import EnvPool, Lost, Reply, Start, Step
 from common.errors import UserError
 from common.observations import Normaliser, Observation
-from common.processes import available_cores
+from common.processes import Patience, available_cores
 from common.statistics import Interval, average, proportion
 from common.subgoal_watch import HEADER, EntityCounter, describe
 from common.video import Clip
@@ -106,6 +106,7 @@ def evaluate(
     seed: int,
     num_envs: int,
     workers: int,
+    patience: Patience = Patience(),  # noqa: B008  a frozen constant
     tasks: Sequence[int] = (),
     videos: int = 0,
     video_frame_skip: int = 3,
@@ -119,6 +120,7 @@ def evaluate(
     Args:
         num_envs: environments at once. No influence on the results.
         workers: processes that host them; 0 = one per core. No influence on the results.
+        patience: what is done about episodes whose environment or worker fails.
         tasks: the evaluation tasks to run, in a world that has such.
         videos: the first this many episodes are filmed, if the machine can render.
         video_frame_skip: every this many steps a frame is drawn.
@@ -129,7 +131,7 @@ def evaluate(
 
     Raises:
         EvaluationStopped: because of `stopped`.
-        RuntimeError: an environment failed; the message names episode and seed.
+        RuntimeError: an episode failed too often; the message names episode and seed.
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
@@ -151,7 +153,7 @@ def evaluate(
     total = episodes * world.max_episode_steps
     pool_size = min(num_envs, episodes), workers or available_cores()
     with (
-        EnvPool(world, *pool_size, pixels=observation.pixels) as pool,
+        EnvPool(world, *pool_size, pixels=observation.pixels, patience=patience) as pool,
         tqdm(total=total, disable=not progress, desc="evaluate", unit=" steps") as bar,
     ):
         _run(player, pool, episodes, bar, stopped)
@@ -206,10 +208,16 @@ def _run(
         if stopped():
             raise EvaluationStopped
         replies = pool.exchange(orders)
-        steps = player.env_steps
-        free = [slot for slot, reply in replies.items() if player.take(slot, reply)]
+        steps, again, free = player.env_steps, {}, []
+        for slot, reply in replies.items():
+            if isinstance(reply, Lost):
+                log.warning("warning: %s", reply.reason)
+                again[slot] = player.drop(slot)
+            elif player.take(slot, reply):
+                free.append(slot)
         bar.update(player.env_steps - steps)
         orders = player.decide()
+        orders |= {slot: player.start(slot, index) for slot, index in again.items()}
 
 
 @dataclass
@@ -257,6 +265,12 @@ class _Player:
         task = self.tasks[index % len(self.tasks)] if self.tasks else None
         self.live[slot] = _Episode(index, env_seed, task, generator, identities)
         return Start(index, env_seed, film=index < self.films, task=task)
+
+    def drop(self, slot: int) -> int:
+        """Forget the episode of a slot, which is returned: it has to begin again."""
+        episode = self.live.pop(slot)
+        self.env_steps -= episode.step
+        return episode.index
 
     def take(self, slot: int, reply: Reply) -> bool:
         """Note what a slot replied; whether its episode is over."""

@@ -6,6 +6,7 @@ from functools import partial
 from common.agent_files import Setup
 from common.config import Config
 from common.evaluation import Evaluation, check_rendering, evaluate
+from common.processes import Patience
 from common.subgoal_watch import watching
 
 
@@ -25,6 +26,7 @@ def prepare_evaluation(config: Config, setup: Setup) -> Callable[..., Evaluation
         episodes=config.num_eval_episodes,
         num_envs=config.num_eval_envs,
         workers=config.num_workers,
+        patience=Patience(config.worker_timeout, config.worker_retries),
         tasks=config.eval_tasks,
         videos=config.num_video_episodes if config.save_video else 0,
         video_frame_skip=config.video_frame_skip,

@@ -11,6 +11,7 @@ from common.errors import UserError
 
 # These describe the machine and the place of the results, so the trained run's do not matter.
 LOCAL = ("device", "rep_model_device", "threads", "num_workers", "output_dir")
+LOCAL += ("worker_timeout", "worker_retries", "deterministic")
 DEFAULT_CHECKPOINT = "last.safetensors"
 
 

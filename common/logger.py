@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import secrets
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,33 @@ class MetricsLog:
         path: the file; it is created by the first row.
         resume_step: keep the rows up to and including this step and drop what comes after, as well
             as a last line cut short; None drops everything.
+        checksum: that the rows which are kept must have; None where it is not known.
+
+    Attributes:
+        checksum: CRC-32 of the file's content.
+
+    Raises `UserError` if the file is damaged. One that was taken away starts anew.
     """
 
-    def __init__(self, path: str | os.PathLike[str], resume_step: int | None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resume_step: int | None,
+        checksum: int | None = None,
+    ) -> None:
         self.path = Path(path)
         self.columns: list[str] | None = None
-        rows = [] if resume_step is None else self._rows_until(resume_step)
+        self.checksum = 0
+        rows = self._rows_until(resume_step) if resume_step is not None else []
         if rows:
             self.columns = list(rows[0])
+            content = "".join(map(_line, [self.columns, *(r.values() for r in rows)])).encode()
+            self.checksum = zlib.crc32(content)
+        if self.path.exists() and checksum not in (None, self.checksum):
+            raise self._damaged(f"its rows up to update {resume_step} have another checksum")
+        if rows:
             with atomic_write(self.path) as file:
-                file.write(
-                    "".join(map(_line, [self.columns, *(r.values() for r in rows)])).encode()
-                )
+                file.write(content)
         else:
             self.path.unlink(missing_ok=True)
 
@@ -50,21 +66,33 @@ class MetricsLog:
                 f"{self.path}: columns differ from those of the first row: {differing}"
             )
         lines.append(_line(row[name] for name in self.columns))
+        content = "".join(lines).encode()
         try:
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
-                file.write("".join(lines))
+            with open(self.path, "ab") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+        self.checksum = zlib.crc32(content, self.checksum)
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
         """Return the complete rows up to `step`, as text."""
         if not self.path.exists():
             return []
-        text = self.path.read_text(encoding="utf-8")
-        complete = text[: text.rfind("\n") + 1]
-        return [row for row in csv.DictReader(io.StringIO(complete)) if int(row["step"]) <= step]
+        try:
+            text = self.path.read_bytes().decode()
+            complete = text[: text.rfind("\n") + 1]
+            rows = csv.DictReader(io.StringIO(complete, newline=""))
+            return [row for row in rows if int(row["step"]) <= step]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"{self.path} is damaged ({reason}); move it away, and the run goes on without the "
+            "rows it had"
+        )
 
 
 class Tracker:

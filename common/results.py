@@ -13,13 +13,12 @@ from common.video import save_grid, save_picture, strip
 
 
 def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> list[Path]:
-    """Write an evaluation into its folder and return the files.
+    """Write an evaluation into its folder and return the files. Where metrics.json is, all are.
 
     `metrics.json` (the summary with intervals, and `about`), `episodes.csv` (a row per episode);
     of filmed episodes `video.mp4` and `strip.png`, which shows the first one that succeeded.
     """
     paths = [folder / "metrics.json", folder / "episodes.csv"]
-    write_json(paths[0], metrics(result) | dict(about))
     with atomic_write(paths[1]) as file:
         file.write(_csv(result.rows).encode())
     if result.clips:
@@ -27,6 +26,7 @@ def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> 
         save_grid(paths[2], result.clips)
         reached = [clip for clip in result.clips if clip.successes[-1]]
         save_picture(paths[3], strip((reached or result.clips)[0]))
+    write_json(paths[0], metrics(result) | dict(about), sealed=True)
     return paths
 
 

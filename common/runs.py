@@ -90,7 +90,7 @@ def open_run(
         stored_file = path / "config.json"
         resumed = stored_file.exists()
         changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
-        write_json(stored_file, config.raw)
+        write_json(stored_file, config.raw, sealed=True)
         _record(path, machine or {})
     except BaseException:
         lock.close()
@@ -109,21 +109,30 @@ def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def new_eval_folder(config: Config, machine: Mapping[str, Any] | None = None) -> Path:
-    """Create and return a folder for one evaluation, never one that exists."""
+def make_eval_parent(config: Config) -> Path:
+    """Create and return the folder of all evaluations; `UserError` if that is not possible."""
+    parent = Path(config.output_dir) / "eval"
+    _make_folder(parent)
+    return parent
+
+
+def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> Path:
+    """Create and return a folder for one evaluation, never one that exists.
+
+    `record` is the `provenance` of its start.
+    """
     variant = f"_{config.eval_variant_name}" if config.eval_variant_name else ""
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{config.agent}_{config.task}_{config.seed}{variant}_{now}"
-    parent = Path(config.output_dir) / "eval"
-    _make_folder(parent)
+    parent = make_eval_parent(config)
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         path = parent / f"{name}{suffix}"
         try:
             path.mkdir()
         except FileExistsError:
             continue
-        write_json(path / "config.json", config.raw)
-        _record(path, machine or {})
+        write_json(path / "config.json", config.raw, sealed=True)
+        write_json(path / "provenance.json", [record or provenance({})])
         return path
     raise AssertionError("unreachable: the suffixes do not end")
 

@@ -14,6 +14,8 @@ from common.agent_files import Setup, restore_agent, save_checkpoint
 from common.buffer import Buffer
 from common.checkpoint import load_checkpoint
 from common.config import Config
+from common.device import seeded_generator
+from common.diagnosis import Watch, reward_problems, value_problems
 from common.errors import UserError
 from common.evaluation import EvaluationStopped
 from common.evaluation_run import prepare_evaluation
@@ -52,6 +54,7 @@ class Trainer:
         self.step = 0
         self.evaluated = 0  # the update of the newest evaluation
         self.best = -math.inf  # success of the `best` checkpoint
+        self.logged: dict[str, int] = {}  # checksums of the metrics files at the `last` checkpoint
         if self.last.exists():
             self.sums = self._restore()  # of metrics not yet logged
         else:
@@ -64,10 +67,15 @@ class Trainer:
             )
         if team.is_main:
             self.evaluate = prepare_evaluation(config, setup)
-            self.train_log = MetricsLog(folder / "train.csv", self.step or None)
-            self.eval_log = MetricsLog(folder / "eval.csv", self.evaluated or None)
+            self.train_log = self._open_log("train", self.step)
+            self.eval_log = self._open_log("eval", self.evaluated)
             self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
             self.tracker = Tracker(config, folder, config.raw)
+            self.watch = Watch(folder)
+
+    def _open_log(self, name: str, step: int) -> MetricsLog:
+        """The metrics file `name` with its rows up to `step`, those of the checkpoint."""
+        return MetricsLog(self.folder / f"{name}.csv", step or None, self.logged.get(name))
 
     @property
     def last(self) -> Path:
@@ -85,6 +93,9 @@ class Trainer:
         breaks off an evaluation, which is then done first thing after the restart.
         """
         config = self.config
+        if self.team.is_main and self.setup.agent.uses_rewards:
+            draws = seeded_generator(self.buffer.first.device, config.seed)
+            self.watch.report(self.step, reward_problems(self.buffer, draws))
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
         self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums, self.team)
         about = {"initial": self.step, "desc": "train", "unit": " updates"}
@@ -124,6 +135,7 @@ class Trainer:
         self.updates.reset()
         if not self.team.is_main:
             return {}
+        self.watch.report(self.step, value_problems(means, self.config.gamma))
         self.train_log.write(self.step, means)
         speed = updates / seconds
         self.time_log.write(self.step, {"seconds": seconds, "updates_per_second": speed})
@@ -163,7 +175,11 @@ class Trainer:
     def _evaluate(self, stopped: Callable[[], bool]) -> None:
         """Evaluate, log, and keep the agent as `best` if none succeeded more often."""
         self.setup.agent.calibrate(self.buffer)
-        result = self.evaluate(seed=self.config.seed + EVALUATION_STREAM, stopped=stopped)
+        try:
+            result = self.evaluate(seed=self.config.seed + EVALUATION_STREAM, stopped=stopped)
+        except RuntimeError:  # an episode failed for good: what was learned is not lost with it
+            self._save_last()
+            raise
         self.evaluated = self.step
         figures = result.figures()
         self.eval_log.write(self.step, figures)
@@ -197,7 +213,8 @@ class Trainer:
         self.setup.agent.calibrate(self.buffer)
         # torch's own generator is what dropout draws from.
         state = {"torch": torch.get_rng_state(), "sums": self.updates.sums()}
-        extra = {"best": self.best, "evaluated": self.evaluated}
+        logged = {"train": self.train_log.checksum, "eval": self.eval_log.checksum}
+        extra = {"best": self.best, "evaluated": self.evaluated, "logged": logged}
         save_checkpoint(path, self.config, self.setup, self.step, state, extra)
 
     def _restore(self) -> dict[str, Tensor]:
@@ -207,6 +224,7 @@ class Trainer:
         state = checkpoint.state["trainer"]
         self.step = checkpoint.step
         self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]
+        self.logged = checkpoint.extra.get("logged", {})  # older checkpoints have none
         torch.set_rng_state(state["torch"])
         device = self.setup.normaliser.mean.device
         return {name: total.to(device) for name, total in state["sums"].items()}

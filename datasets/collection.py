@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.processes import available_cores
+from common.processes import Patience, available_cores
 from datasets.filling import dataset_folder, filling
 from datasets.parts import Part
 from datasets.source import SPLITS
@@ -41,6 +41,7 @@ def collect(
     settings: CollectSettings,
     pixels: bool,
     workers: int,
+    patience: Patience = Patience(),  # noqa: B008  a frozen constant
     progress: bool = True,
     command: str = "the same call",
     shard: int = 0,
@@ -51,9 +52,10 @@ def collect(
     Call from the main thread. `workers` 0 means one process per core. `command` is what a user runs
     to continue. Of several shards, only the episodes of number `shard` are collected, into a
     dataset of their own (see `datasets.parts`). Episodes that exist are kept, so a stopped
-    collection continues and a finished one returns at once. Raises UserError if the folder holds
-    data of other settings, if another process collects into it, or if a worker fails; SystemExit on
-    SIGINT and SIGTERM. Whole episodes stay.
+    collection continues and a finished one returns at once. `patience` says what is done about
+    failing workers. Raises UserError if the folder holds data of other settings, if another process
+    collects into it, or if an episode failed too often; SystemExit on SIGINT and SIGTERM. Whole
+    episodes stay.
     """
     part = Part({"train": episodes, "val": episodes // 10}, shard, num_shards)
     folder = dataset_folder(data_dir, name + part.suffix)
@@ -62,7 +64,8 @@ def collect(
     with filling(folder, header) as dataset:
         jobs = [(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
-            _collect_missing(recipe, dataset, jobs, workers or available_cores(), progress)
+            recipes = [recipe] * min(workers or available_cores(), len(jobs))
+            _collect_missing(recipes, dataset, jobs, patience, progress)
         else:
             print(f"{folder} is already collected: {dataset.progress()}")
     return folder
@@ -156,17 +159,21 @@ def make_header(recipe: EpisodeRecipe, command: str) -> dict[str, Any]:
 
 
 def _collect_missing(
-    recipe: EpisodeRecipe, dataset: Dataset, jobs: list[Job], workers: int, progress: bool
+    recipes: list[EpisodeRecipe],
+    dataset: Dataset,
+    jobs: list[Job],
+    patience: Patience,
+    progress: bool,
 ) -> None:
     if len(jobs) < sum(dataset.header["episodes"].values()):
         print(f"{dataset.folder} has {dataset.progress()}: continuing")
     command = dataset.header["command"]
-    total = len(jobs) * recipe.world.max_episode_steps
+    total = len(jobs) * recipes[0].world.max_episode_steps
     start = time.monotonic()
     with (
         telling(lambda: f"{dataset.progress()} are kept, `{command}` continues"),
         tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar,
     ):
-        run_jobs([recipe] * min(workers, len(jobs)), jobs, bar.update)
+        run_jobs(recipes, jobs, bar.update, patience)
     speed = total / (time.monotonic() - start)
     print(f"collected {dataset.progress()}, {total} steps at {speed:.1f} steps/s")

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from common.agent_files import make_world
 from common.config import compose
 from common.errors import UserError, one_line_errors
+from common.files import atomic_write
 from datasets.filling import dataset_folder, filling
 from datasets.npz import write_npz
 from datasets.npz_dataset import NpzDataset, validation_file
@@ -76,14 +78,18 @@ def export_npz(dataset: EpisodeSource, file: str | Path) -> list[Path]:
     lengths = {split: dataset.lengths(split) for split in SPLITS}
     made = [split for split in SPLITS if len(lengths[split])]
     with ExitStack() as undo:
-        for split in reversed(made):  # with the training file, all is there
-            _write(dataset, split, int(lengths[split].sum()), targets[split])
-            undo.callback(targets[split].unlink)
+        # With the training file, all is there. Until then its lock keeps others from both files.
+        with atomic_write(targets["train"]) as file:
+            if "val" in made:
+                with atomic_write(targets["val"]) as other:
+                    _write(dataset, "val", int(lengths["val"].sum()), other)
+                undo.callback(targets["val"].unlink)
+            _write(dataset, "train", int(lengths["train"].sum()), file)
         undo.pop_all()
     return [targets[split] for split in made]
 
 
-def _write(dataset: EpisodeSource, split: str, rows: int, target: Path) -> None:
+def _write(dataset: EpisodeSource, split: str, rows: int, file: BinaryIO) -> None:
     columns = {}
     for name in dataset.header["columns"]:
         shape, dtype = dataset.column(name)
@@ -92,7 +98,7 @@ def _write(dataset: EpisodeSource, split: str, rows: int, target: Path) -> None:
     def blocks(name: str) -> Iterator[np.ndarray]:
         return (episode[name] for episode in dataset.stream([name], split))
 
-    write_npz(target, columns, blocks)
+    write_npz(file, columns, blocks)
 
 
 def main(arguments: list[str]) -> None:

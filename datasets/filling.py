@@ -39,7 +39,8 @@ def filling(folder: Path, header: dict[str, Any]) -> Iterator[Dataset]:
         yield dataset
         if not dataset.header["complete"]:
             rows = {split: int(dataset.lengths(split).sum()) for split in SPLITS}
-            write_json(folder / HEADER, dataset.header | {"complete": True, "rows": rows})
+            header = dataset.header | {"complete": True, "rows": rows}
+            write_json(folder / HEADER, header, sealed=True)
 
 
 @contextlib.contextmanager
@@ -68,7 +69,7 @@ def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
     for leftover in folder.glob("*/.*.tmp"):
         leftover.unlink(missing_ok=True)
     if not (folder / HEADER).exists():
-        write_json(folder / HEADER, header)
+        write_json(folder / HEADER, header, sealed=True)
         return Dataset(folder, header)
     dataset = Dataset(folder, read_header(folder))
     # What does not decide the data, or is known only at the end; the simulator's versions matter

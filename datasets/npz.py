@@ -11,24 +11,28 @@ path, and a member must have room for the rows that its header promises.
 import contextlib
 import math
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.lib import format as npy
 
 from common.errors import UserError
-from common.files import atomic_write
 
 BLOCK_BYTES = 2**20  # of one read from a member
 LARGEST_RATIO = 1032  # bytes that deflate can make of one
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-DAMAGE = (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile)
+DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError, OverflowError),
+    *(SyntaxError, MemoryError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile),
+)
 
 Shapes = Mapping[str, tuple[tuple[int, ...], Any]]  # column -> (shape, all rows included; dtype)
 
@@ -168,18 +172,17 @@ class ColumnReader:
 
 
 def write_npz(
-    path: str | Path, columns: Shapes, blocks: Callable[[str], Iterable[np.ndarray]]
+    file: BinaryIO, columns: Shapes, blocks: Callable[[str], Iterable[np.ndarray]]
 ) -> None:
-    """Write a compressed npz file, atomically and as a stream.
+    """Write a compressed npz file as a stream, into a file that is open and empty.
 
     Args:
         columns: shape and type of each.
         blocks: gives a column's rows in order, some (B, ...) at a time; called column by column.
 
-    Equal data make equal files. Raises UserError if the disk refuses, ValueError if the rows are
-    not as many as announced.
+    Equal data make equal files. Raises ValueError if the rows are not as many as announced.
     """
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, (shape, dtype) in columns.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # its date is a fixed one
             member.compress_type = zipfile.ZIP_DEFLATED

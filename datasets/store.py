@@ -33,11 +33,13 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import read_json
 from datasets.disk import Disk
+from datasets.npz import LARGEST_RATIO
 from datasets.source import SPLITS, EpisodeSource, first_part
 
 FORMAT = "hecrl-dataset"
 FORMAT_VERSION = 1
 HEADER = "header.json"
+MOST_EPISODES = 10**7  # that a header may speak of
 CHUNK_ROWS = 50  # rows of one chunk at most ...
 CHUNK_BYTES = 2**20  # ... and its bytes: a reader of a few frames should not unpack hundreds
 
@@ -261,7 +263,7 @@ class Dataset(EpisodeSource):
         path = episode_path(self.folder, split, index)
         try:
             with h5py.File(path, "r", locking=False) as file:
-                stored = {name: file[name] for name in columns}
+                stored = {name: _own_column(file, name) for name in columns}
                 lengths = {len(column) for column in stored.values()}
                 if any((s.shape[1:], s.dtype) != expected[n] for n, s in stored.items()):
                     raise ValueError("its columns are not those of the header")
@@ -282,15 +284,52 @@ class Dataset(EpisodeSource):
             )
 
 
+def _own_column(file: h5py.File, name: str) -> h5py.Dataset:
+    """A column that lies in the file itself; ValueError for what only seems to.
+
+    HDF5 files can point to other files, and promise rows that they do not hold.
+    """
+    if "/" in name or not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"column {name} is missing, or a link to elsewhere")
+    column = file[name]
+    if not isinstance(column, h5py.Dataset) or column.is_virtual or column.external:
+        raise ValueError(f"column {name} has its rows elsewhere")
+    if column.nbytes > LARGEST_RATIO * column.id.get_storage_size():
+        raise ValueError(f"column {name} promises {column.nbytes} bytes, which it cannot hold")
+    return column
+
+
 def read_header(folder: Path) -> dict[str, Any]:
     """The header of the dataset in `folder`. Raises UserError if it is not one this code reads."""
     path = folder / HEADER
     header = read_json(path)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is not the header of a dataset")
-    if header["format_version"] > FORMAT_VERSION:
+    try:
+        if header["format_version"] > FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {header['format_version']}, this code reads up to "
+                f"{FORMAT_VERSION}; update the code or collect again"
+            )
+        _check_header(header)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} has format version {header['format_version']}, this code reads up to "
-            f"{FORMAT_VERSION}; update the code or collect again"
-        )
+            f"{path} is damaged ({type(error).__name__}: {error}); get it again, or collect again"
+        ) from error
     return header
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """Raise what comes of a header whose entries are not what they should be."""
+    kinds = {"command": str, "environment": str, "multiview": bool}
+    kinds |= dict.fromkeys(("settings", "columns", "episodes"), dict)
+    for name, kind in kinds.items():
+        if not isinstance(header[name], kind):
+            raise TypeError(f"{name} is {header[name]!s:.50}")
+    counts = [header["max_episode_steps"], *(header["episodes"][split] for split in SPLITS)]
+    if not all(isinstance(count, int) and 0 <= count <= MOST_EPISODES for count in counts):
+        raise ValueError(f"impossible numbers of episodes or steps: {counts}")
+    for name, column in header["columns"].items():
+        sizes = [int(size) for size in column["shape"]]
+        if np.dtype(column["dtype"]).kind not in "biuf" or min(sizes, default=0) < 0:
+            raise ValueError(f"column {name} cannot be {column}")

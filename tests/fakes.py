@@ -24,7 +24,10 @@ COLLECT = CollectSettings(
 
 @dataclass(frozen=True)
 class PointSettings:
-    """`trouble` ("raise", "die" or "nan") strikes in an environment's episode `trouble_episode`."""
+    """`trouble` strikes in an environment's episode `trouble_episode`.
+
+    It is "raise", "die", "hang" or "nan".
+    """
 
     mode: str = "data_collection"
     trouble: str = ""
@@ -73,6 +76,8 @@ class PointEnv(gym.Env):
             raise ZeroDivisionError("the point left the plane")
         if self.settings.trouble == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.settings.trouble == "hang":
+            time.sleep(3600)
         if self.settings.trouble == "nan":
             self.state[0] = np.nan
 

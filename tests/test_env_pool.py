@@ -13,6 +13,7 @@ import pytest
 
 from common.env_pool import EnvPool, Start, Step
 from common.errors import UserError
+from common.processes import Patience
 from tests.fake_world import PointEnv, PointWorld
 
 REPOSITORY = Path(__file__).parent.parent
@@ -101,9 +102,9 @@ def test_a_dead_worker_is_reported():
 
 def test_a_hanging_worker_is_reported_and_killed():
     world = PointWorld(trouble={42: "hang"})
-    with EnvPool(world, num_envs=1, workers=1, time_limit=30.0) as pool:
+    with EnvPool(world, num_envs=1, workers=1, patience=Patience(30.0)) as pool:
         pool.exchange({0: Start(6, 42)})
-        pool.time_limit = 0.2
+        pool.patience = Patience(0.2)
         with pytest.raises(RuntimeError, match=r"within 0.2 s.*episode 6 \(seed 42\)"):
             pool.exchange({0: STILL})
         pid = pool.worker_pids[0]

@@ -10,6 +10,7 @@ import pytest
 from numpy.lib import format as npy
 
 from common.errors import UserError
+from common.files import atomic_write
 from datasets.npz import BLOCK_BYTES, NpzFile, write_npz
 
 ARRAYS = {
@@ -159,6 +160,11 @@ def test_sizes_that_the_archive_invents_are_refused(tmp_path: Path, compression:
         NpzFile(path)
 
 
+def write(path: Path, shapes, blocks) -> None:
+    with atomic_write(path) as file:
+        write_npz(file, shapes, blocks)
+
+
 def test_written_files_are_numpy_s(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     shapes = {name: (array.shape, array.dtype) for name, array in ARRAYS.items()}
@@ -166,14 +172,14 @@ def test_written_files_are_numpy_s(tmp_path: Path) -> None:
     def blocks(name: str):
         yield from np.array_split(ARRAYS[name], 7)
 
-    write_npz(path, shapes, blocks)
+    write(path, shapes, blocks)
     with np.load(path, allow_pickle=False) as loaded:
         assert list(loaded) == list(ARRAYS)
         for name, array in ARRAYS.items():
             assert loaded[name].dtype == array.dtype
             np.testing.assert_array_equal(loaded[name], array)
     first = path.read_bytes()
-    write_npz(path, shapes, blocks)
+    write(path, shapes, blocks)
     assert path.read_bytes() == first
     with zipfile.ZipFile(path) as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_DEFLATED}
@@ -193,6 +199,6 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     shapes = {"actions": ((50, 5), "float32")}
     for blocks, kind in ((damaged, UserError), (short, ValueError)):
         with pytest.raises(kind, match=r"damaged|10 rows, not 50"):
-            write_npz(path, shapes, blocks)
+            write(path, shapes, blocks)
         assert path.read_bytes() == b"before"
     assert [path] == list(tmp_path.iterdir())

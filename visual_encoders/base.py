@@ -54,6 +54,10 @@ class EncoderModel(nn.Module, ABC):
         """Numbers to log from the means of the metrics over batches; the same keys each time."""
         return {name: float(mean) for name, mean in means.items()}
 
+    def problems(self, figures: Mapping[str, float]) -> dict[str, str]:
+        """What looks wrong in these `figures`, by its kind: what was seen and what to look at."""
+        return {}
+
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1], (B, 3, S, S) -> mean over images."""

@@ -71,7 +71,7 @@ def save_folder(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    write_json(path / HPARAMS, dict(hparams))
+    write_json(path / HPARAMS, dict(hparams), sealed=True)
     # Copies: a view would drag the whole of its storage into the file.
     own = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

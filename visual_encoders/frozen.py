@@ -46,7 +46,10 @@ class EncoderChoice:
         if not path.is_dir():
             raise UserError(f"no encoder at {KEY}={path}; {_how_to_get(self.kind, path.name)}")
         _check_kind(path, self.kind)
-        return cls(self)
+        try:
+            return cls(self)
+        except (RuntimeError, MemoryError) as error:  # sizes that no memory holds, for example
+            raise UserError(f"{KEY}={path} cannot be built: {error!s:.200}") from error
 
 
 class FrozenEncoder(ABC):

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import atomic_write, read_json, write_json
 from datasets.filling import difference
+from datasets.npz import DAMAGE
 from datasets.source import EpisodeSource
 from visual_encoders.frozen import FrozenEncoder
 
@@ -85,7 +86,7 @@ class LatentStore:
         Raises `UserError` if the folder holds something else, is damaged, or the disk is too small.
         """
         if not (self.folder / HEADER).exists():
-            write_json(self.folder / HEADER, self.header)
+            write_json(self.folder / HEADER, self.header, sealed=True)
         self._check_header()
         if not self._has_files():  # marks first: none may be of rows that are gone
             self._check_disk()
@@ -108,7 +109,8 @@ class LatentStore:
         parts = np.split(latents[: self.lengths[:count].sum()], self.lengths[: count - 1].cumsum())
         for index, part in enumerate(tqdm(parts, f"checking {self.folder.name}", delay=2)):
             if marks[index] != _mark(part):
-                raise self._damaged(LATENTS, f"episode {index} has another checksum")
+                reason = f"episode {index} has another checksum than {MARKS} says"
+                raise self._damaged(LATENTS, reason)
         return latents[: self.lengths[:count].sum()]
 
     @property
@@ -125,7 +127,7 @@ class LatentStore:
         """An array file, to read; `UserError` if it is not what it should be."""
         try:
             array = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
+        except DAMAGE as error:
             raise self._damaged(name, " ".join(str(error).split())[:100]) from error
         if array.shape != shape or array.dtype != dtype:
             raise self._damaged(name, f"it holds {array.shape} {array.dtype}, not {shape} {dtype}")

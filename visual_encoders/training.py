@@ -13,6 +13,7 @@ from tqdm import tqdm
 from common import checkpoint as files
 from common.config import Config
 from common.device import seeded_generator
+from common.diagnosis import Watch
 from common.errors import UserError
 from common.logger import MetricsLog, Tracker
 from common.signals import stop_on_signal
@@ -63,16 +64,22 @@ class EncoderTrainer:
         self.validated = 0  # the update of the newest validation
         self.best = math.inf  # validation loss of the exported weights
         self.sums: Sums = {}  # of metrics not yet logged, of this process
+        self.logged: dict[str, int] = {}  # checksums of the metrics files at the `last` checkpoint
         if self.last.exists():
             self._restore()
         self.saved = self.step, self.validated  # of the `last` checkpoint
         self.parallel = team.wrap(self.model)
         if team.is_main:
-            self.train_log = MetricsLog(folder / "train.csv", self.step or None)
-            self.valid_log = MetricsLog(folder / "valid.csv", self.validated or None)
+            self.train_log = self._open_log("train", self.step)
+            self.valid_log = self._open_log("valid", self.validated)
             self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
             self.tracker = Tracker(config, folder, config.raw)
+            self.watch = Watch(folder)
             (folder / "pictures").mkdir(exist_ok=True)
+
+    def _open_log(self, name: str, step: int) -> MetricsLog:
+        """The metrics file `name` with its rows up to `step`, those of the checkpoint."""
+        return MetricsLog(self.folder / f"{name}.csv", step or None, self.logged.get(name))
 
     @property
     def last(self) -> Path:
@@ -158,6 +165,7 @@ class EncoderTrainer:
         if not self.team.is_main:
             return {}
         figures = self.model.figures(means)
+        self.watch.report(self.step, self.model.problems(figures))
         lr = self.optimiser.param_groups[0]["lr"]
         self.train_log.write(self.step, {"epoch": self._epochs, "lr": lr, **figures})
         speed = updates * self.settings.batch_size / seconds
@@ -253,19 +261,34 @@ class EncoderTrainer:
             return
         sums = self._checked_sums()
         if self.team.is_main:
+            network = dict(self.model.network.state_dict())
+            self._check_network(network)
             state = {
-                "network": dict(self.model.network.state_dict()),
+                "network": network,
                 "adam": self.optimiser.state_dict(),
                 "sums": sums,
             }
             tensors, structure = files.flatten(state)
+            logged = {"train": self.train_log.checksum, "valid": self.valid_log.checksum}
             meta = {"step": self.step, "validated": self.validated, "best": self.best}
+            meta["logged"] = logged
             files.save(self.last, tensors, {**meta, "structure": structure})
         self.saved = self.step, self.validated
+
+    def _check_network(self, network: dict[str, Tensor]) -> None:
+        """Raise `UserError` for weights that the gradient of a finite loss has broken."""
+        broken = [name for name, weight in network.items() if not torch.isfinite(weight).all()]
+        if broken:
+            held = f"{self.last} holds an earlier state. " if self.last.exists() else ""
+            raise UserError(
+                f"{broken[0]} is not finite after update {self.step}. {held}Lower encoder.lr, or "
+                "look at the data"
+            )
 
     def _restore(self) -> None:
         """Go back to the `last` checkpoint."""
         tensors, meta = files.load(self.last)
+        self.logged = meta.get("logged", {})  # older checkpoints have none
         state = files.unflatten(tensors, meta["structure"])
         self.model.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["adam"])

@@ -1,5 +1,6 @@
 """DLP for the trainer of encoders."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from visual_encoders.dlp.model import DLP, MAIN
 from visual_encoders.dlp.pictures import pictures
 from visual_encoders.dlp.published import export
 from visual_encoders.dlp.settings import DLPSettings, DLPSizes
+
+FEWEST = 0.5  # active particles of an image; with fewer they have collapsed
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class DLPTraining(EncoderModel):
         """See `EncoderModel.forward`. The first epochs warm up, see `phase_of`."""
         phase = phase_of(epoch, self.settings.warmup_epoch) if self.training else MAIN
         return objective(self.network, images, self.settings, phase, generator)
+
+    def problems(self, figures: Mapping[str, float]) -> dict[str, str]:
+        """Particles that nothing is drawn with."""
+        if figures["active"] >= FEWEST:
+            return {}
+        return {
+            "particles": f"{figures['active']:.2g} of {self.settings.n_kp_enc} particles of an "
+            "image are active: the background draws everything; look at encoder.dlp.warmup_epoch, "
+            "encoder.dlp.beta_kl and the pictures"
+        }
 
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
         """Images, particles, reconstructions, objects, backgrounds."""

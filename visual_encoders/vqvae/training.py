@@ -13,6 +13,8 @@ from visual_encoders.vqvae.model import VQVAE, VQVAESettings, VQVAEWidths, to_un
 from visual_encoders.vqvae.perceptual import load_lpips
 from visual_encoders.vqvae.published import export
 
+COLLAPSED, COLLAPSED_SHARE = 2.0, 0.005  # perplexity of a collapsed codebook, share of its codes
+
 
 @dataclass(frozen=True)
 class VQVAETrainingSettings(VQVAEWidths):
@@ -73,6 +75,17 @@ class VQVAETraining(EncoderModel):
         numbers = super().figures({k: mean for k, mean in means.items() if k != "usage"})
         entropy = torch.special.entr(usage).sum()
         return numbers | {"codes_used": int((usage > 0).sum()), "perplexity": float(entropy.exp())}
+
+    def problems(self, figures: Mapping[str, float]) -> dict[str, str]:
+        """A codebook that has collapsed to a few codes."""
+        codes = self.network.settings.n_embed
+        if figures["perplexity"] >= max(COLLAPSED, COLLAPSED_SHARE * codes):
+            return {}
+        return {
+            "codebook": f"the images take {figures['codes_used']} of {codes} codes, as evenly as "
+            f"{figures['perplexity']:.1f} would be: the codebook collapses; look at encoder.lr, "
+            "encoder.vqvae.n_embed and the pictures"
+        }
 
     @torch.no_grad()
     def pictures(self, images: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,193 @@
+"""Every environment with every observation, agent and number of views: it works or says why not.
+
+Networks are tiny and rows are random numbers, so what is tried is whether the parts fit together:
+built, two updates, and one short episode in the real environment (or one action, where time is
+short).
+"""
+
+import functools
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.agent_files import Setup, make_setup, make_world, observe
+from common.buffer import Buffer, GoalShares
+from common.config import OBSERVATIONS, Config, compose
+from common.errors import UserError
+from common.evaluation import evaluate
+from common.evaluation_run import prepare_evaluation
+from common.observations import Normaliser
+from common.updates import Draws, Updates
+from tests.encoder_folders import dlp_folder, vqvae_folder
+from tests.faults.report import Tally
+
+SIZE, ROWS, EPISODES = 64, 8, 3  # pixels; rows of an episode of random numbers, and how many
+SMALL = (
+    "device=cpu",
+    "threads=1",
+    "rep_model_device=cpu",
+    "reward=unsupervised",
+    "max_episode_steps=2",
+    "batch_size=4",
+    "num_video_episodes=0",
+    "arch_eit.embed_dim=8",
+    "arch_eit.h_dim=8",
+    "arch_eit.n_head=2",
+    "arch_eit.n_diffuser_layers=1",
+    "arch_mlp.h_dim=8",
+    "arch_mlp.conv_channels=[2,3]",
+    "sgiql.n_diffusion_samples=2",
+    "sgiql.n_diffusion_steps=2",
+)
+WORLDS = {
+    "manipobj-v0": ("num_cubes=1", f"width={SIZE}", f"height={SIZE}"),
+    "pushtetris-v0": ("num_objects=1", f"render_size={SIZE}"),
+    "visual-scene-v0": ("num_cubes=1", f"width={SIZE}", f"height={SIZE}"),
+}
+SECTIONS = {"manipobj-v0": "manipobj", "pushtetris-v0": "pushtetris", "visual-scene-v0": "scene"}
+OGBENCH = (
+    "cube-single-play-v0",
+    "scene-play-v0",
+    "puzzle-3x3-play-v0",
+    "visual-cube-single-play-v0",
+)
+AGENTS = {
+    "iql": ("agent=iql",),
+    "hiql": ("agent=hiql",),
+    "sgiql": ("agent=sgiql",),
+    "awr": ("agent=sgiql", "sgiql.subgoal_policy_type=standard"),
+}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One cell of the matrix."""
+
+    task: str
+    views: int
+    obs: str
+    agent: str
+
+    def overrides(self, encoders: Path) -> list[str]:
+        """The settings of it; encoders lie in folders of their kinds."""
+        own = [f"task={self.task}", f"obs={self.obs}", f"multiview={self.views == 2}".lower()]
+        if self.task in WORLDS:
+            section = f"env_kwargs.{SECTIONS[self.task]}"
+            own += [f"{section}.{setting}" for setting in WORLDS[self.task]]
+        else:
+            own.append("ogbench=true")
+        folder = f"rep_model_checkpoint={encoders / self.obs}"
+        return [*SMALL, *own, folder, *AGENTS[self.agent]]
+
+
+def combinations() -> list[Combination]:
+    """All of them."""
+    tasks = (*WORLDS, *OGBENCH)
+    return [Combination(*c) for c in itertools.product(tasks, (1, 2), OBSERVATIONS, AGENTS)]
+
+
+def make_encoders(folder: Path) -> Path:
+    """Small encoders `dlp` and `vqvae`."""
+    dlp_folder(folder / "dlp")
+    vqvae_folder(folder / "vqvae", SIZE)
+    return folder
+
+
+def random_buffer(config: Config, setup: Setup) -> Buffer:
+    """Rows of random numbers of the shape that the agent sees."""
+    generator = torch.Generator().manual_seed(0)
+    observation, rows = setup.observation, EPISODES * ROWS
+    obs = torch.randint(0, 256, (rows, *observation.shape), generator=generator)
+    obs = obs.to(observation.dtype)
+    if obs.is_floating_point():
+        obs = obs / 128 - 1
+    action = torch.rand(rows, setup.world.action_dim, generator=generator) * 2 - 1
+    shares = GoalShares(0.2, 0.8, 0.0, False)
+    return Buffer(
+        obs,
+        action,
+        torch.full((EPISODES,), ROWS),
+        {},
+        None,
+        value_goals=shares,
+        policy_goals=shares,
+        gamma=config.gamma,
+        subgoal_k=5,
+        done_signal=config.done_signal,
+    )
+
+
+@functools.cache
+def _world(overrides: tuple[str, ...]) -> tuple:
+    """World and observation; agents of one observation share them."""
+    config = compose(overrides)
+    world = make_world(config)
+    return world, observe(config, world)
+
+
+def attempt(combination: Combination, encoders: Path, act: bool) -> None:
+    """Build, update twice, then an episode, or one action; raises what is in the way."""
+    overrides = combination.overrides(encoders)
+    config = compose(overrides)
+    shared = [o for o in overrides if not o.startswith(("agent=", "sgiql.subgoal_policy"))]
+    world, observation = _world(tuple(shared))
+    setup = make_setup(config, world, observation, Normaliser.none(torch.device("cpu")))
+    buffer = random_buffer(config, setup)
+    updates = Updates(setup.agent, Draws(buffer, config.batch_size, 0), {})
+    for step in (1, 2):
+        updates.run(step)
+    broken = [name for name, total in updates.sums().items() if not torch.isfinite(total)]
+    if broken:
+        raise ArithmeticError(f"{', '.join(broken)} not finite")
+    setup.agent.calibrate(buffer)
+    if act:
+        prepare_evaluation(config, setup)  # refuses what cannot be evaluated
+        parts = setup.agent, world, observation, setup.normaliser
+        tasks = config.eval_tasks[:1]
+        evaluate(*parts, episodes=1, seed=0, num_envs=1, workers=1, tasks=tasks)
+    else:
+        obs, generators = buffer.obs[:1], [torch.Generator().manual_seed(0)]
+        action, _ = setup.agent.act(obs, obs, torch.zeros(1), obs, generators)
+        if not torch.isfinite(action).all():
+            raise ArithmeticError("an action is not finite")
+
+
+def run(encoders: Path, episodes: bool) -> tuple[Tally, dict[Combination, str]]:
+    """Try the whole matrix; returns the reason of each refusal, "" for what works."""
+    what = "one episode" if episodes else "one action"
+    tally = Tally(f"environment x views x observation x agent: built, two updates, {what}")
+    reasons = {}
+    for combination in combinations():
+        try:
+            attempt(combination, encoders, episodes)
+        except UserError as error:
+            reasons[combination] = str(error).replace(f"{encoders}/", "")
+            tally.add("told")
+        except Exception as error:  # exactly what must not happen
+            reasons[combination] = f"FAILED: {type(error).__name__}"
+            tally.add("lost", f"{combination}: {type(error).__name__}: {error}")
+        else:
+            reasons[combination] = ""
+            tally.add("harmless")
+    return tally, reasons
+
+
+def listing(reasons: dict[Combination, str]) -> str:
+    """The matrix as a table; refusals are numbered below it."""
+    numbers: dict[str, int] = {}
+    lines = [f"| environment, views | {' | '.join(OBSERVATIONS)} |", "|---" * 7 + "|"]
+    for task, views in itertools.product((*WORLDS, *OGBENCH), (1, 2)):
+        cells = []
+        for obs in OBSERVATIONS:
+            found = {agent: reasons[Combination(task, views, obs, agent)] for agent in AGENTS}
+            works = [agent for agent, reason in found.items() if not reason]
+            refused = dict.fromkeys(reason for reason in found.values() if reason)
+            marks = [f"({numbers.setdefault(r, len(numbers) + 1)})" for r in refused]
+            cells.append(
+                " ".join([", ".join(works) if len(works) < len(AGENTS) else "all", *marks])
+            )
+        lines.append(f"| {task}, {views} | {' | '.join(cells)} |")
+    refusals = [f"{number}. refused: {reason}" for reason, number in numbers.items()]
+    return "\n".join([*lines, "", *refusals])

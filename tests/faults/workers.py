@@ -1,0 +1,133 @@
+"""Workers that raise, die or hang: the episode is named and tried again, the others are kept."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.evaluation import evaluate
+from common.observations import Normaliser, make_observation
+from common.processes import Patience
+from datasets.store import Dataset
+from tests import fake_world
+from tests.datasets import assert_same_data, run
+from tests.fakes import point_world
+from tests.faults.report import Tally
+
+SILENCE = 20.0  # seconds after which a worker counts as hanging here
+TROUBLES = ("raise", "die", "hang")
+EPISODES = 4  # of an evaluation
+
+
+class TroubledEnv(fake_world.PointEnv):
+    """The first environments that come to the troubled episode misbehave, `times` in all."""
+
+    def __init__(self, world: "TroubledWorld") -> None:
+        super().__init__(world.trouble, world.quick)
+        self.world = world
+
+    def step(self, action: np.ndarray):
+        if self.kind is not None:
+            strikes = len(list(Path(self.world.marks).iterdir()))
+            if strikes < self.world.times:
+                Path(self.world.marks, f"{strikes}-{os.getpid()}").touch()
+            else:
+                self.kind = None
+        return super().step(action)
+
+
+@dataclass
+class TroubledWorld(fake_world.PointWorld):
+    """A world whose trouble passes; `marks` is a folder that counts."""
+
+    marks: str = ""
+    times: int = 1
+    trouble: dict[int, str] = field(default_factory=dict)
+
+    def make(self, pixels: bool = False) -> gym.Env:
+        return gym.wrappers.TimeLimit(TroubledEnv(self), max_episode_steps=self.max_episode_steps)
+
+
+def play(world: fake_world.PointWorld, retries: int) -> list[dict]:
+    """The rows of an evaluation with two workers."""
+    observation = make_observation("ec_state_gen", world)
+    width = observation.shape[-1:]
+    parts = fake_world.PointAgent(observation.shape), world, observation
+    return evaluate(
+        *parts,
+        Normaliser(torch.zeros(width), torch.ones(width)),
+        episodes=EPISODES,
+        seed=7,
+        num_envs=3,
+        workers=2,
+        patience=Patience(SILENCE, retries),
+    ).rows
+
+
+def evaluations(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
+    """Trouble in one episode of an evaluation: mended by another try, or reported."""
+    mended = Tally("an environment of an evaluation raises, dies or hangs once")
+    stopped = Tally("the same, again and again")
+    undisturbed = play(fake_world.PointWorld(), 0)
+    episode = undisturbed[1]
+    for trouble in troubles:
+        marks = place / f"marks-{trouble}"
+        marks.mkdir(parents=True)
+        world = TroubledWorld(trouble={episode["seed"]: trouble}, marks=str(marks))
+        mended.expect(play(world, 1) == undisturbed, f"{trouble}: other results")
+        world.times = 99
+        try:
+            play(world, 1)
+        except RuntimeError as error:
+            named = f"episode 1 (seed {episode['seed']})" in str(error)
+            stopped.expect(named, f"{trouble}: {error}", "told")
+        else:
+            stopped.add("lost", f"{trouble}: it went on")
+    return [mended, stopped]
+
+
+def collections(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
+    """Trouble in a collection: in the third episode of a process, or in every first one."""
+    mended = Tally("a worker of a collection raises, dies or hangs now and then")
+    stopped = Tally("a worker of a collection fails at the same episode again")
+    undisturbed = run(place, "undisturbed", episodes=4)
+    for trouble in troubles:
+        for first, tally in ((2, mended), (0, stopped)):
+            name = f"{trouble}-{first}"
+            world = point_world(trouble=trouble, trouble_episode=first)
+            try:
+                made = run(place, name, world, episodes=4, patience=Patience(SILENCE, 1))
+                assert_same_data(made, undisturbed)
+                tally.expect(tally is mended, f"{name}: it went on")
+            except UserError as error:
+                named = re.search(r"train episode 0 .*; 0 of 4 episodes are kept", str(error))
+                tally.expect(tally is stopped and bool(named), f"{name}: {error}", "told")
+            except AssertionError as error:
+                tally.add("lost", f"{name}: other data: {error}")
+    return [mended, stopped]
+
+
+def kept(place: Path) -> Tally:
+    """What was collected before a failure is still there, and the same command goes on."""
+    tally = Tally("a collection that stops at a failing episode")
+    undisturbed = Dataset.open(place, "undisturbed")
+    world = point_world(trouble="raise", trouble_episode=2)
+    try:
+        run(place, "stopped", world, episodes=4)
+    except UserError as error:
+        files = sorted(path.name for path in (place / "stopped" / "train").glob("0*.h5"))
+        good = "train episode 2 failed" in str(error) and files == ["000000.h5", "000001.h5"]
+        tally.expect(good, str(error), "told")
+    world = point_world(trouble="raise", trouble_episode=2)
+    assert_same_data(run(place, "stopped", world, episodes=4), undisturbed)
+    return tally
+
+
+def run_all(place: Path, troubles: tuple[str, ...] = TROUBLES) -> list[Tally]:
+    """Everything of this kind."""
+    return [*evaluations(place, troubles), *collections(place, troubles), kept(place)]
