@@ -11,13 +11,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from agents.base import Agent
 from agents.subgoals import Proposal
 from common.env_pool import EnvPool, Lost, Reply, Start, Step
 from common.errors import UserError
@@ -30,26 +31,6 @@ from envs.base import World
 from envs.rendering import rendering_problem
 
 log = logging.getLogger(__name__)
-
-
-class Acting(Protocol):
-    """What evaluation needs of an agent, see `Agent`. E episodes; everything is normalised."""
-
-    def begin(self, goal: Tensor) -> Tensor:
-        """The memory with which an episode begins, of a goal (*shape)."""
-
-    def act(
-        self,
-        obs: Tensor,  # (E, *shape)
-        goal: Tensor,  # (E, *shape)
-        step: Tensor,  # (E,) environment steps done
-        memory: Tensor,  # (E, ...) what it keeps of each episode
-        generators: list[torch.Generator],  # one per episode, on the CPU
-    ) -> tuple[Tensor, Tensor]:  # actions (E, A) in [-1, 1] and the new memory
-        ...
-
-    def pursued(self, memory: Tensor, goal: Tensor) -> Tensor:
-        """What an episode pursues now, (*shape): a subgoal or its goal."""
 
 
 class EvaluationStopped(Exception):
@@ -97,7 +78,7 @@ def episode_seeds(seed: int, episode: int) -> tuple[int, int]:
 
 
 def evaluate(
-    agent: Acting,
+    agent: Agent,
     world: World,
     observation: Observation,
     normaliser: Normaliser,
@@ -242,7 +223,7 @@ class _Episode:
 class _Player:
     """Plays the agent's part in all running episodes and gathers their results."""
 
-    agent: Acting
+    agent: Agent
     observation: Observation
     normaliser: Normaliser
     world: World

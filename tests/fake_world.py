@@ -90,7 +90,17 @@ class PointWorld:
         return {"success": success, "episode_reward": sum(rewards), "episode_length": length}
 
 
-class PointAgent:
+class FakeAgent:
+    """What evaluation asks of an agent besides `act`; its memory is what it pursues."""
+
+    def begin(self, goal):
+        return goal
+
+    def pursued(self, memory, goal):
+        return memory
+
+
+class PointAgent(FakeAgent):
     """Steers to a subgoal half-way to the goal, chosen every five steps, with noise of its own."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -100,12 +110,6 @@ class PointAgent:
         generator = torch.Generator().manual_seed(3)
         self.weight = torch.randn(size, 2, generator=generator) / size
         self.largest = 0
-
-    def begin(self, goal):
-        return goal
-
-    def pursued(self, memory, goal):
-        return memory
 
     def act(self, obs, goal, step, memory, generators):
         import torch

@@ -19,6 +19,7 @@ from envs.rendering import rendering_problem
 from tests import manipobj_worlds, pushtetris_worlds, scene_worlds
 from tests.conftest import TINY
 from tests.datasets import record
+from tests.fake_world import FakeAgent
 
 CPU = torch.device("cpu")
 SIZE, LENGTH, EPISODES = 64, 12, 3
@@ -214,7 +215,7 @@ def test_training_on_images_wants_a_machine_that_draws_them(monkeypatch):
         check_rendering(cubes, make_observation("rgb", cubes))
 
 
-class Sampler:
+class Sampler(FakeAgent):
     """Random actions from each episode's own generator, moved a little by what it sees."""
 
     def act(self, obs, goal, step, memory, generators):
