@@ -1,12 +1,8 @@
 """Workers that raise, die or hang: the episode is named and tried again, the others are kept."""
 
-import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
 import torch
 
 from common.errors import UserError
@@ -18,42 +14,14 @@ from tests import fake_world
 from tests.datasets import assert_same_data, run
 from tests.fakes import point_world
 from tests.faults.report import Tally
+from tests.faults.troubled import TroubledWorld
 
-SILENCE = 20.0  # seconds after which a worker counts as hanging here
+SILENCE = 90.0  # seconds after which a worker counts as hanging here: starts on a busy machine last
 TROUBLES = ("raise", "die", "hang")
 EPISODES = 4  # of an evaluation
 
 
-class TroubledEnv(fake_world.PointEnv):
-    """The first environments that come to the troubled episode misbehave, `times` in all."""
-
-    def __init__(self, world: "TroubledWorld") -> None:
-        super().__init__(world.trouble, world.quick)
-        self.world = world
-
-    def step(self, action: np.ndarray):
-        if self.kind is not None:
-            strikes = len(list(Path(self.world.marks).iterdir()))
-            if strikes < self.world.times:
-                Path(self.world.marks, f"{strikes}-{os.getpid()}").touch()
-            else:
-                self.kind = None
-        return super().step(action)
-
-
-@dataclass
-class TroubledWorld(fake_world.PointWorld):
-    """A world whose trouble passes; `marks` is a folder that counts."""
-
-    marks: str = ""
-    times: int = 1
-    trouble: dict[int, str] = field(default_factory=dict)
-
-    def make(self, pixels: bool = False) -> gym.Env:
-        return gym.wrappers.TimeLimit(TroubledEnv(self), max_episode_steps=self.max_episode_steps)
-
-
-def play(world: fake_world.PointWorld, retries: int) -> list[dict]:
+def play(world: fake_world.PointWorld, retries: int, silence: float = 600.0) -> list[dict]:
     """The rows of an evaluation with two workers."""
     observation = make_observation("ec_state_gen", world)
     width = observation.shape[-1:]
@@ -65,8 +33,13 @@ def play(world: fake_world.PointWorld, retries: int) -> list[dict]:
         seed=7,
         num_envs=3,
         workers=2,
-        patience=Patience(SILENCE, retries),
+        patience=Patience(silence, retries),
     ).rows
+
+
+def patience(trouble: str) -> Patience:
+    """One more try; only those that hang are waited for."""
+    return Patience(SILENCE if trouble == "hang" else 600.0, 1)
 
 
 def evaluations(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
@@ -79,10 +52,12 @@ def evaluations(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
         marks = place / f"marks-{trouble}"
         marks.mkdir(parents=True)
         world = TroubledWorld(trouble={episode["seed"]: trouble}, marks=str(marks))
-        mended.expect(play(world, 1) == undisturbed, f"{trouble}: other results")
+        mended.expect(
+            play(world, 1, patience(trouble).timeout) == undisturbed, f"{trouble}: other results"
+        )
         world.times = 99
         try:
-            play(world, 1)
+            play(world, 1, patience(trouble).timeout)
         except RuntimeError as error:
             named = f"episode 1 (seed {episode['seed']})" in str(error)
             stopped.expect(named, f"{trouble}: {error}", "told")
@@ -101,7 +76,7 @@ def collections(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
             name = f"{trouble}-{first}"
             world = point_world(trouble=trouble, trouble_episode=first)
             try:
-                made = run(place, name, world, episodes=4, patience=Patience(SILENCE, 1))
+                made = run(place, name, world, episodes=4, patience=patience(trouble))
                 assert_same_data(made, undisturbed)
                 tally.expect(tally is mended, f"{name}: it went on")
             except UserError as error:

@@ -1,0 +1,125 @@
+"""The parts of the experiments, and how much of each is done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults import (
+    damage,
+    determinism,
+    disk,
+    hostile,
+    kills,
+    learning,
+    matrix,
+    misuse,
+    races,
+    soak,
+    workers,
+)
+from tests.faults.report import Part
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How often things are tried.
+
+    Attributes:
+        kills: of each command. flips: of each kind of file. examples: of random settings.
+        commands: wrong command lines. episodes: whether the matrix runs real episodes.
+        troubles: of workers. rooms: sizes of full disks. writes: of two writers at once.
+        updates: of the long training. resets: of environments.
+    """
+
+    kills: int
+    flips: int
+    examples: int
+    commands: int
+    episodes: bool
+    troubles: tuple[str, ...]
+    rooms: int
+    writes: int
+    updates: int
+    resets: int
+
+
+SCALES = {
+    "quick": Scale(2, 50, 100, 3, False, ("raise",), 3, 20, 300, 30),
+    "full": Scale(100, 1000, 2000, 60, True, workers.TROUBLES, 40, 1000, 20_000, 2000),
+}
+
+
+def kill_part(scale: Scale, place: Path) -> Part:
+    tallies = [kills.run(job, scale.kills, place / "jobs") for job in kills.jobs(place)]
+    return Part("Killed at a random moment", tallies)
+
+
+def worker_part(scale: Scale, place: Path) -> Part:
+    return Part("Workers that fail", workers.run_all(place, scale.troubles))
+
+
+def disk_part(scale: Scale, place: Path) -> Part:
+    return Part("Disks that refuse", disk.run_all(place, scale.rooms))
+
+
+def damage_part(scale: Scale, place: Path) -> Part:
+    tallies = [damage.run(target, scale.flips) for target in damage.targets(place)]
+    return Part("Damaged files", tallies)
+
+
+def hostile_part(scale: Scale, place: Path) -> Part:
+    return Part("Hostile files", hostile.run(place))
+
+
+def misuse_part(scale: Scale, place: Path) -> Part:
+    tallies = [
+        misuse.outside_the_range(),
+        misuse.anything(scale.examples),
+        misuse.any_argument(scale.examples),
+        misuse.on_the_command_line(scale.commands),
+    ]
+    return Part("Misuse", tallies)
+
+
+def matrix_part(scale: Scale, place: Path) -> Part:
+    tally, reasons = matrix.run(matrix.make_encoders(place), scale.episodes)
+    return Part("What fits together", [tally], below=matrix.listing(reasons))
+
+
+def race_part(scale: Scale, place: Path) -> Part:
+    tallies = [
+        races.writes(place, scale.writes),
+        races.exports(place / "exports", scale.rooms),
+        races.collections(place / "collections"),
+        races.trainings(place / "collections"),
+    ]
+    return Part("Two at once", tallies)
+
+
+def soak_part(scale: Scale, place: Path) -> Part:
+    data = kills.make_data(place / "data")
+    tallies = [soak.training(data, place, scale.updates), *soak.resets(scale.resets)]
+    return Part("Long runs", tallies)
+
+
+def determinism_part(scale: Scale, place: Path) -> Part:
+    return Part("The same bits", determinism.run_all(place))
+
+
+def learning_part(scale: Scale, place: Path) -> Part:
+    return Part("Learning gone wrong", learning.run_all(place))
+
+
+PARTS: dict[str, Callable[[Scale, Path], Part]] = {
+    "kills": kill_part,
+    "workers": worker_part,
+    "disk": disk_part,
+    "damage": damage_part,
+    "hostile": hostile_part,
+    "misuse": misuse_part,
+    "matrix": matrix_part,
+    "races": race_part,
+    "soak": soak_part,
+    "determinism": determinism_part,
+    "learning": learning_part,
+}
