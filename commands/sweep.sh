@@ -10,7 +10,7 @@ here="$(dirname "${BASH_SOURCE[0]}")"
 
 table="${1:-}"
 if [ -z "$table" ]; then
-    bash "$here/train.sh" | cut -d/ -f1 | uniq
+    bash "$here/train.sh" | cut -d/ -f1 | awk '!seen[$0]++'
     exit
 fi
 shift

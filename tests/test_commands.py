@@ -268,7 +268,7 @@ def test_an_unknown_name_is_refused(script, name):
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_slurm"]])
 def test_a_sweep_trains_every_agent_of_a_table(project, launcher):
-    names = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
+    names = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "ec-diffuser", "hiql", "iql"]
     found = calls(project, "sweep.sh", "ppp-state", "seed=0,1", *launcher)
     ends = [["seed=0,1", *launcher, "-m", f"hydra.sweep.dir=${{output_dir}}/multirun/ppp-state/{n}"]
             for n in names]  # fmt: skip
@@ -282,7 +282,7 @@ def test_a_sweep_fails_if_one_of_its_trainings_does(project):
     stub.write_text(f'{STUB}[[ "$*" != *agent=hiql* ]] || exit 2\n')
     command = ["bash", str(project / "commands" / "sweep.sh"), "ppp-state"]
     environment = os.environ | {"CALLS": str(project / "calls")}
-    for launcher, runs in ((), 4), (("hydra/launcher=submitit_slurm",), 5):
+    for launcher, runs in ((), 4), (("hydra/launcher=submitit_slurm",), 6):
         (project / "calls").unlink(missing_ok=True)
         done = subprocess.run([*command, *launcher], env=environment, capture_output=True)
         assert done.returncode == 2
