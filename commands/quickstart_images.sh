@@ -20,14 +20,13 @@ collection=(env_kwargs.pushtetris.mode=data_collection obs=rgb dataset_name=$nam
 
 # The encoder: the paper's DLP with 16 patches and 8 particles instead of 64 and 20, half as wide and less.
 # A pass over all images takes too long, so an epoch is 300 updates; few updates want a higher learning
-# rate. Without the warm-up, and with a last layer of the background's decoder that is not as narrow as
-# the others, the white background is learned first, and particles are left with what is on it.
+# rate. The last layer of the background's decoder is wider than the others: so the white background is
+# learned soon, and particles need not stand for it.
 encoder=output/encoders/$name
 encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder.image_size=$size
     encoder.batch_size=16 encoder.updates_per_epoch=300 encoder.lr=1e-3 encoder.lr_decay=0.9
     encoder.valid_images=256 encoder.read_workers=1
-    encoder.dlp.epochs=14 encoder.dlp.warmup_epoch=0
-    encoder.dlp.n_kp_enc=8 encoder.dlp.learned_feature_dim=4
+    encoder.dlp.epochs=14 encoder.dlp.n_kp_enc=8 encoder.dlp.learned_feature_dim=4
     encoder.dlp.prior_channels=[8,16,32] encoder.dlp.enc_channels=[8,16,32]
     encoder.dlp.obj_dec_channels=[32,32,16] encoder.dlp.bg_dec_channels=[16,16,32])
 
