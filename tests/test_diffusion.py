@@ -80,5 +80,6 @@ def test_it_learns_both_modes_of_a_conditional_distribution() -> None:
     shift = (samples - state).mean(dim=(1, 2))
     # The median: without clipping, an early step far out is not always brought back.
     assert (shift.abs() - 1).abs().median() < 0.1
+    # After so few updates the shares are rough, and another rounding moves them.
     back = shift[shift.abs() < 2]
-    assert len(back) > 300 and 0.2 < (back > 0).float().mean() < 0.8  # of one mode: 0 or 1
+    assert len(back) > 300 and 0.2 < (back > 0).float().mean() < 0.8

@@ -61,14 +61,25 @@ def together(config, arrange: Callable = lambda patch, rank: None) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_data, tmp_path_factory) -> Path:
-    """The folder of a run of two processes that nothing interrupts."""
+def finished() -> list[Path]:
+    """The folder of the run of `undisturbed`, once there is one."""
+    return []
+
+
+@pytest.fixture
+def undisturbed(tiny_data, tmp_path_factory, finished) -> Path:
+    """The folder of a run of two processes that nothing interrupts; made once, by fake evaluations.
+
+    Those are replaced for each test, so a fixture of the module would come before them.
+    """
     from tests.conftest import TINY
 
-    output = tmp_path_factory.mktemp("undisturbed")
-    config = compose([*TINY, *RHYTHM, f"data_dir={tiny_data}", f"output_dir={output}"])
-    assert together(config) == [0, 0]
-    return folder_of(config)
+    if not finished:
+        output = tmp_path_factory.mktemp("undisturbed")
+        config = compose([*TINY, *RHYTHM, f"data_dir={tiny_data}", f"output_dir={output}"])
+        assert together(config) == [0, 0]
+        finished.append(folder_of(config))
+    return finished[0]
 
 
 # --- the same results -----------------------------------------------------------------------------
