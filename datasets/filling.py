@@ -53,7 +53,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "a")  # noqa: SIM115  closed below
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise _no_folder(folder, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,10 +62,17 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
+def _no_folder(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot make the folder {folder}: {error.strerror}")
+
+
 def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
     """The dataset to fill: the one in `folder` if its settings agree, else a new one."""
-    for split in SPLITS:
-        (folder / split).mkdir(exist_ok=True)
+    try:
+        for split in SPLITS:
+            (folder / split).mkdir(exist_ok=True)
+    except OSError as error:
+        raise _no_folder(folder, error) from error
     for leftover in folder.glob("*/.*.tmp"):
         leftover.unlink(missing_ok=True)
     if not (folder / HEADER).exists():

@@ -482,6 +482,45 @@ def test_a_broken_agent_is_never_saved_nor_evaluated(
     assert_same_run(folder_of(config), reference(*RHYTHM))
 
 
+def test_a_failing_evaluation_costs_no_updates(tiny_config, monkeypatch, reference):
+    def failing(*_, **__):
+        raise RuntimeError("episode 3 (seed 5) failed")
+
+    config = tiny_config(*RHYTHM)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation_run, "evaluate", failing)
+        with pytest.raises(RuntimeError, match="episode 3"):
+            train.run(config)
+    assert checkpoint.load(folder_of(config) / "last.safetensors")[1]["step"] == 9
+    train.run(config)
+    assert_same_run(folder_of(config), reference(*RHYTHM))
+
+
+def test_damaged_metrics_are_named_when_a_run_goes_on(tiny_config):
+    config = tiny_config(*RHYTHM)
+    interrupt(config, lambda patch: fail_at(patch, SGIQL, "update", 14))
+    path = folder_of(config) / "train.csv"
+    content = path.read_text()
+    path.write_text(content.replace(".", ",", 1))
+    with pytest.raises(UserError, match=r"train\.csv is damaged .*; move it away"):
+        train.run(config)
+    path.write_text(content)
+    train.run(config)
+
+
+def test_impossible_values_are_told_of(tiny_config, capsys):
+    config = tiny_config("steps=4", "log_freq=2", "gamma=0.01")
+    with pytest.MonkeyPatch.context() as patch:
+        real = SGIQL.update
+        patch.setattr(
+            SGIQL, "update", lambda *args: real(*args) | {"value/mean": torch.tensor(5.0)}
+        )
+        train.run(config)
+    warnings = (folder_of(config) / "warnings.txt").read_text()
+    assert re.search(r"update 2: value/mean is 5, but values lie in \[-1\.01, 0\]", warnings)
+    assert "warning: update 2: value/mean" in capsys.readouterr().out
+
+
 def test_a_broken_agent_is_not_saved_on_a_signal_either(tiny_config):
     config = tiny_config("steps=20", "log_freq=20", "checkpoint_freq=4")
     with pytest.MonkeyPatch.context() as patch:

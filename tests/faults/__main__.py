@@ -9,7 +9,6 @@ What a part saw stays in `output/faults/`, and RELIABILITY.md is made of the par
 
 import argparse
 import dataclasses
-import os
 import resource
 import shutil
 import tempfile
@@ -48,7 +47,6 @@ def main() -> None:
     from tests.faults import report
     from tests.faults.parts import PARTS, SCALES
 
-    os.chdir(report.ROOT)
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
         description=__doc__,
@@ -68,12 +66,13 @@ def main() -> None:
     for name in options.parts or PARTS:
         print(f"== {name}", flush=True)
         part = run(name, scale, title)
-        report.save(part, RESULTS / f"{name}.json")
+        results = report.ROOT / RESULTS
+        report.save(part, results / f"{name}.json")
         print(*report.table(part.tallies), *part.lost, part.about, sep="\n", flush=True)
         lost += len(part.lost)
-        known = [RESULTS / f"{other}.json" for other in PARTS]
+        known = [results / f"{other}.json" for other in PARTS]
         parts = [report.load(path) for path in known if path.exists()]
-        DOCUMENT.write_text(report.document(parts), encoding="utf-8")
+        (report.ROOT / DOCUMENT).write_text(report.document(parts), encoding="utf-8")
     raise SystemExit(1 if lost else 0)
 
 
