@@ -59,7 +59,7 @@ class Subject:
             config.lr_decay_steps,
             config.grad_clip_norm,
             device,
-            config.fused_adam,
+            fused_adam=config.fused_adam,
         )
         torch.manual_seed(0)
         return lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)

@@ -24,13 +24,6 @@ class TabletopWorld(World):
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
         self.num_cubes: int = settings.num_cubes
 
-    def describe(self) -> dict[str, Any]:
-        """As every world; full quality goes without saying, as it did before there was a choice."""
-        described = super().describe()
-        if self.settings.render_quality == "full":
-            del described["settings"]["render_quality"]
-        return described
-
     def collect_mode(self) -> str:
         """Return the mode that collects data for this world."""
         return "data_collection"
@@ -65,7 +58,7 @@ class TabletopWorld(World):
                 f"the data has {cubes} cubes (num_cubes={cubes}), "
                 f"this environment {self.num_cubes} (num_cubes={self.num_cubes})"
             )
-        drawn = header["settings"].get("render_quality", "full")
+        drawn = header["settings"]["render_quality"]
         if header.get("pixels") and drawn != self.settings.render_quality:
             key = f"env_kwargs.{self.section}.render_quality"
             return f"its frames were drawn with {key}={drawn}; set the same"

@@ -90,4 +90,3 @@ def test_images_of_another_quality_do_not_fit():
     assert "env_kwargs.manipobj.render_quality=fast" in world.compatible(header)
     assert world.compatible(header | {"pixels": False}) is None
     assert world.compatible(world.describe() | {"pixels": True}) is None
-    assert "render_quality" not in world.describe()["settings"]  # as in older data

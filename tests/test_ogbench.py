@@ -14,7 +14,7 @@ import train
 from common.agent_files import make_setup, make_world
 from common.config import Config, compose, identity
 from common.errors import UserError
-from common.observations import OBSERVATIONS, make_observation
+from common.observations import make_observation
 from common.training_data import load_training_data
 from common.updates import make_updates
 from datasets.inspect import report
@@ -254,7 +254,7 @@ def states(files: Path, name: str) -> torch.Tensor:
 @pytest.mark.parametrize("obs", ["ec_state", "ec_state_gen"])
 def test_entities_hold_the_whole_state(name, obs, files):
     world = world_of_task(name)
-    observation = OBSERVATIONS[obs](world)
+    observation = make_observation(obs, world)
     raw = states(files, name)
     identities = observation.identities(len(raw), torch.Generator().manual_seed(0))
     rows = observation.encode(raw, identities)
