@@ -22,6 +22,7 @@ from benchmarks.report import Row, Table, arguments, publish
 from common.config import compose
 from common.errors import one_line_errors
 from datasets.collection import EpisodeRecipe
+from datasets.parts import Part
 from datasets.workers import Job, run_jobs
 
 KINDS = ("state", "image", "image, fast")
@@ -47,8 +48,9 @@ def collected(
         place = Path(folder)
         for split in ("train", "val"):
             (place / split).mkdir()
-        recipe = NotingRecipe(place, world, settings, 0, kind != "state")
-        jobs = [("train", index) for index in range(episodes * workers)]
+        part = Part({"train": episodes * workers, "val": 0}, 0, 1)
+        recipe = NotingRecipe(place, world, settings, 0, kind != "state", part)
+        jobs = [("train", index) for index in part.range("train")]
         run_jobs([recipe] * workers, jobs, lambda n: reports.append((time.perf_counter(), n)))
         peak = largest_peak(place)
     # The first report of each worker is of its start; what follows was done since then.

@@ -26,6 +26,7 @@ from common.device import resolve_device
 from common.errors import one_line_errors
 from datasets.collection import EpisodeRecipe, make_header
 from datasets.filling import filling
+from datasets.parts import Part
 from datasets.store import Dataset
 from datasets.workers import Job, run_jobs
 from visual_encoders.dlp.model import DLP
@@ -77,9 +78,11 @@ def record_images(folder: Path, episodes: int, steps: int) -> Dataset:
     """A dataset of Push-Tetris with images, which needs no graphics."""
     world = worlds.make("Push-Tetris, 3 pieces", steps, collects=True)
     settings = compose(["env_kwargs.manipobj.num_cubes=1"]).collect
-    recipe = EpisodeRecipe(folder / "images", world, settings, 0, True)
+    recipe = EpisodeRecipe(
+        folder / "images", world, settings, 0, True, Part({"train": episodes, "val": 0}, 0, 1)
+    )
     env = recipe.make()
-    with filling(recipe.folder, make_header(recipe, episodes, "benchmarks.encode")) as dataset:
+    with filling(recipe.folder, make_header(recipe, "benchmarks.encode")) as dataset:
         for index in range(episodes):
             list(recipe.record(env, ("train", index)))
     return dataset

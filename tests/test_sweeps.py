@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import submitit  # noqa: F401  here: its set-up of logging would close streams that pytest captures
 
 from common import sweeps
 from common.config import ROOT
