@@ -17,8 +17,8 @@ from benchmarks.report import Table, arguments, publish
 from benchmarks.subjects import SUBJECTS, TINY, Subject, entities, made_up
 from benchmarks.timing import Work, compare
 from common.device import resolve_device
+from common.draws import Draws
 from common.errors import one_line_errors
-from common.updates import Draws
 
 FEATURES = 15
 BATCH, ENVIRONMENTS, CANDIDATES = 128, 4, 64  # while another thing grows

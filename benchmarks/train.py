@@ -23,8 +23,9 @@ from benchmarks.subjects import SUBJECTS, TINY, Subject, made_up
 from benchmarks.timing import Timing, Work, compare
 from common.acceleration import EAGER, Acceleration
 from common.device import resolve_device
+from common.draws import Draws
 from common.errors import UserError, one_line_errors
-from common.updates import Draws, GraphUpdates, Updates
+from common.updates import GraphUpdates, Updates
 
 VARIANTS = ("plain", "eager", "autocast", "compiled", "tf32", "graphs", "graph-of-8")
 ON_CUDA = ("tf32", "graphs", "graph-of-8")

@@ -1,12 +1,7 @@
-"""Who computes the updates: one process, two side by side, or a team that shares each batch.
-
-The random draws of update k are a function of (seed, k), so no generator has to be stored or passed
-on, and several processes can draw the same batch without a word.
-"""
+"""Who computes the updates: one process, two side by side, or a team that shares each batch."""
 
 import multiprocessing as mp
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -30,8 +25,8 @@ from common.buffer import Buffer
 from common.checkpoint import flatten
 from common.config import Config
 from common.device import generator_seed, seeded_generator
+from common.draws import Draws, FetchedDraws
 from common.errors import UserError
-from common.prefetch import Prefetcher
 from common.processes import signals_blocked
 from common.team import Team
 
@@ -40,50 +35,6 @@ JUDGES = ("value", "critic")
 CPU = torch.device("cpu")
 
 Sums = dict[str, Tensor]  # metric -> its sum over the updates since the last reset
-
-
-class Draws:
-    """The random numbers of each update, and the batch they choose.
-
-    Args:
-        buffer: training data. batch_size: samples per update. seed: of the run. sampler: what
-            draws a batch of them, see `Agent.sampler`.
-    """
-
-    def __init__(
-        self,
-        buffer: Buffer,
-        batch_size: int,
-        seed: int,
-        sampler: Callable[[Buffer, int, torch.Generator], Any] = Buffer.sample,
-    ) -> None:
-        self.buffer, self.batch_size, self.seed = buffer, batch_size, seed
-        self.sampler = sampler
-
-    def __call__(self, step: int) -> tuple[Any, torch.Generator]:
-        """Batch of update `step`, and the generator for what else the update draws."""
-        generator = seeded_generator(self.buffer.obs.device, self.seed, step)
-        return self.sample(generator), generator
-
-    def sample(self, generator: torch.Generator) -> Any:
-        """A batch of what `generator` draws."""
-        return self.sampler(self.buffer, self.batch_size, generator)
-
-
-class FetchedDraws(Draws):
-    """The same of data in main memory, for another device; batches are fetched one update ahead.
-
-    Args:
-        draws: of the data. device: where the batches go, and an update's other numbers are drawn.
-    """
-
-    def __init__(self, draws: Draws, device: torch.device) -> None:
-        super().__init__(draws.buffer, draws.batch_size, draws.seed, draws.sampler)
-        self._device = device
-        self._batches = Prefetcher(lambda step: draws(step)[0], device)
-
-    def __call__(self, step: int) -> tuple[Any, torch.Generator]:
-        return self._batches(step), seeded_generator(self._device, self.seed, step, 1)
 
 
 def add(sums: Sums, metrics: Metrics) -> None:

@@ -21,9 +21,10 @@ from common.acceleration import (
 )
 from common.checkpoint import flatten
 from common.config import compose, identity
+from common.draws import Draws
 from common.errors import UserError
 from common.settings import SettingError
-from common.updates import Draws, GraphUpdates, Updates, make_updates
+from common.updates import GraphUpdates, Updates, make_updates
 from tests.test_agents import CPU, FLAT, make_hiql, make_sgiql
 from tests.test_ecdiffuser import make as make_ecdiffuser
 from tests.test_networks import randomise

@@ -16,9 +16,10 @@ from common import evaluation_run
 from common.agent_files import make_world, observe
 from common.buffer import Buffer, Windows
 from common.config import compose
+from common.draws import Draws
 from common.errors import UserError
 from common.training_data import load_training_data
-from common.updates import Draws, make_updates
+from common.updates import make_updates
 from datasets.store import Dataset
 from tests.crashes import fail_at
 from tests.test_agents import FLAT, MLP, PARTICLES, SETS, context, generators

@@ -10,8 +10,9 @@ import torch
 from common.agent_files import make_world
 from common.config import compose, identity
 from common.env_pool import EnvPool, Start
-from common.evaluation import Evaluation, episode_seeds, evaluate
+from common.evaluation import Evaluation, evaluate
 from common.observations import Normaliser, make_observation
+from common.player import episode_seeds
 from common.results import metrics, save_results, table
 from common.settings import SettingError
 from tests import scene_worlds

@@ -6,8 +6,9 @@ import torch
 
 from agents.subgoals import Proposal
 from common import evaluation
-from common.evaluation import Evaluation, episode_seeds, evaluate, summarise
+from common.evaluation import Evaluation, evaluate, summarise
 from common.observations import Normaliser, make_observation
+from common.player import episode_seeds
 from common.subgoal_watch import HEADER
 from tests.fake_world import FRAME, PointAgent, PointWorld
 

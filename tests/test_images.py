@@ -13,6 +13,7 @@ from common.config import Config, compose
 from common.errors import UserError
 from common.evaluation import check_rendering, evaluate
 from common.observations import Normaliser, make_observation
+from common.player import episode_seeds
 from common.training_data import load_training_data
 from datasets.store import Dataset
 from envs.rendering import rendering_problem
@@ -196,7 +197,7 @@ def test_the_policy_sees_the_environment_s_images_as_the_buffer_has_them(trained
     monkeypatch.setattr(setup.agent, "act", lambda *args: seen.append(args) or act(*args))
     run(setup, 1, 1, 1)
     env = setup.world.make(pixels=True)
-    image, info = env.reset(seed=evaluation.episode_seeds(3, 0)[0])
+    image, info = env.reset(seed=episode_seeds(3, 0)[0])
     obs, goal, *_ = seen[0]
     assert torch.equal(obs, torch.from_numpy(image).movedim(-1, 0)[None])
     assert torch.equal(goal, torch.from_numpy(info["goal"]).movedim(-1, 0)[None])

@@ -9,7 +9,7 @@ from benchmarks import plain_sampling
 from benchmarks.plain_agent import PlainAgent
 from benchmarks.plain_networks import plain
 from benchmarks.subjects import SUBJECTS, TINY, made_up
-from common.updates import Draws
+from common.draws import Draws
 from tests.test_agents import CPU, SETS
 from tests.test_networks import FEW, SMALL, SPECS, make_networks, observations, randomise
 from tests.test_updates import make_buffer

@@ -8,10 +8,10 @@ import torch
 
 from common import training_data
 from common.config import compose
+from common.draws import Draws, FetchedDraws
 from common.errors import UserError
 from common.prefetch import Prefetcher
 from common.training_data import RESERVED
-from common.updates import Draws, FetchedDraws
 from tests.test_agents import CPU
 from tests.test_updates import make_buffer
 

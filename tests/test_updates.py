@@ -8,8 +8,9 @@ from agents.sgiql import SGIQL
 from common.buffer import Buffer, GoalShares
 from common.checkpoint import flatten
 from common.config import compose
+from common.draws import Draws
 from common.errors import UserError
-from common.updates import Draws, PipelinedUpdates, Updates, make_updates
+from common.updates import PipelinedUpdates, Updates, make_updates
 from tests.test_agents import CPU, FLAT, SETS, make_hiql, make_iql, make_sgiql
 
 FUTURE = GoalShares(0.2, 0.8, 0.0, False)

@@ -15,11 +15,12 @@ import torch
 from common.agent_files import Setup, make_setup, make_world, observe
 from common.buffer import Buffer, GoalShares
 from common.config import OBSERVATIONS, Config, compose
+from common.draws import Draws
 from common.errors import UserError
 from common.evaluation import evaluate
 from common.evaluation_run import prepare_evaluation
 from common.observations import Normaliser
-from common.updates import Draws, Updates
+from common.updates import Updates
 from tests.encoder_folders import dlp_folder, vqvae_folder
 from tests.faults.report import Tally
 
