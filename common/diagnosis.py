@@ -1,5 +1,6 @@
 """What looks wrong about learning, told while it goes on: what was seen and what to look at."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from common.errors import UserError
 TOLERANCE = 0.1  # share of the range of values by which a mean may lie outside of it
 PAIRS = 4096  # transitions with goals whose rewards are looked at
 ESTIMATES = ("value/mean", "critic/mean", "policy/q")
+FLAT = 0.005  # standard deviation of V over a batch, as a share of that range, that tells nothing
+SETTLED = 2000  # updates after which V should tell states apart; at first all values fall together
 
 Problems = dict[str, str]  # kind -> one line
 
@@ -40,19 +43,26 @@ class Watch:
                 raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
-def value_problems(means: Mapping[str, float], gamma: float) -> Problems:
-    """Mean estimates that no values can have: rewards are in [-1, 0].
+def value_problems(means: Mapping[str, float], gamma: float, step: int) -> Problems:
+    """Mean estimates that no values can have, and a V that does not tell states apart.
 
-    So values lie in [-1 / (1 - gamma), 0]; `TOLERANCE` is for networks that are not trained yet.
+    Rewards are in [-1, 0], so values lie in [-1 / (1 - gamma), 0]; `TOLERANCE` is for networks that
+    are not trained yet.
     """
     lowest = -1 / (1 - gamma)
     margin, possible = -TOLERANCE * lowest, f"[{lowest:.4g}, 0] for gamma={gamma:g}"
-    return {
+    problems = {
         name: f"{name} is {means[name]:.4g}, but values lie in {possible}: "
         "look at the curves of value and critic, lower lr, or tau and expectile of the agent"
         for name in ESTIMATES
         if name in means and not lowest - margin <= means[name] <= margin
     }
+    if step >= SETTLED and means.get("value/std", math.inf) < -FLAT * lowest:
+        problems["value/std"] = (
+            f"value/std is {means['value/std']:.2g}, so V is nearly the same for all states and "
+            "goals: it has learned nothing yet, or never will again if that lasts; lower lr"
+        )
+    return problems
 
 
 def reward_problems(buffer: Buffer, generator: torch.Generator) -> Problems:

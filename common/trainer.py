@@ -135,7 +135,7 @@ class Trainer:
         self.updates.reset()
         if not self.team.is_main:
             return {}
-        self.watch.report(self.step, value_problems(means, self.config.gamma))
+        self.watch.report(self.step, value_problems(means, self.config.gamma, self.step))
         self.train_log.write(self.step, means)
         speed = updates / seconds
         self.time_log.write(self.step, {"seconds": seconds, "updates_per_second": speed})
