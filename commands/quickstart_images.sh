@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From an empty machine to an agent that sees Push-Tetris through a camera alone, on two CPU cores.
 # Collects images, trains a DLP encoder on them, turns them into particles, trains EC-SGIQL on those, and
-# evaluates it with and without subgoals. Run again it reuses what is there and continues what was
-# stopped; further overrides are passed to the agent's training (e.g. steps=20000).
+# evaluates it with and without subgoals and beside a random policy. Run again it reuses what is there and
+# continues what was stopped; further overrides are passed to the agent's training (e.g. steps=20000).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 source commands/phases.sh
@@ -33,36 +33,38 @@ encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder
 # What agents see: the particles.
 sight=(obs=dlp rep_model_checkpoint=$encoder)
 
-# The agent: as in quickstart.sh, the paper's method in small networks, but for alpha: the scripted
-# policy pushes at random, so there is little to imitate.
+# The agent: as quickstart.sh's of Push-Tetris, the paper's method in small networks.
 preset=(agent=sgiql train_dataset_name=$name run_name=$name
     arch_eit.embed_dim=32 arch_eit.h_dim=64 arch_eit.n_head=4 arch_eit.n_diffuser_layers=2
-    batch_size=128 lr=2e-3 lr_decay_steps=1500 gamma=0.95 steps=5000
-    sgiql.tau=0.05 sgiql.alpha=0.1 sgiql.expectile=0.7 sgiql.n_diffusion_samples=32
-    sgiql.subgoal_k=25 sgiql.value_competence_radius=-17
+    batch_size=128 lr=5e-4 lr_decay_steps=3000 gamma=0.95 steps=12000
+    sgiql.tau=0.05 sgiql.alpha=0.1 sgiql.alpha_decay_steps=5000 sgiql.expectile=0.9
+    sgiql.n_diffusion_samples=32 sgiql.subgoal_k=25 sgiql.value_competence_radius=-17 sgiql.num_subgoals=6
     max_episode_steps=200 eval_freq=1000000 num_eval_episodes=10 num_eval_envs=10
     log_freq=250 checkpoint_freq=250 save_video=false)
 
 evaluation=(eval_checkpoint=output/train/$name num_eval_episodes=30 num_eval_envs=10 save_video=true)
 
-phase "1/6 collecting images"
+phase "1/7 collecting images"
 python collect.py "${world[@]}" "${collection[@]}"
 
-phase "2/6 training the encoder"
+phase "2/7 training the encoder"
 python -m visual_encoders.train "${encoder_preset[@]}"
 
-phase "3/6 turning the images into particles"
+phase "3/7 turning the images into particles"
 python -m visual_encoders.encode $name "${sight[@]}"
 
-phase "4/6 training the agent"
+phase "4/7 training the agent"
 python train.py "${world[@]}" "${sight[@]}" "${preset[@]}" "$@"
 python -m common.plots output/train/$name
 
-phase "5/6 evaluating with subgoals"
+phase "5/7 evaluating with subgoals"
 evaluate subgoals num_video_episodes=3 video_frame_skip=3
 
-phase "6/6 evaluating the same agent without subgoals"
+phase "6/7 evaluating the same agent without subgoals"
 evaluate no-subgoals sgiql.disable_subgoal=true num_video_episodes=0
+
+phase "7/7 evaluating a random policy"
+evaluate random random_policy=true num_video_episodes=0
 
 phase "result"
 python -m common.summary output/train/$name
