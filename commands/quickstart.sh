@@ -28,7 +28,7 @@ cube) # one cube, as in PPP-Cube
 scene) # of each of the five tasks ten episodes, as they are longer
     task=(task=visual-scene-v0)
     collection=(env_kwargs.scene.mode=data_collection num_collect_episodes=800 max_episode_steps=250)
-    horizon=(gamma=0.98 sgiql.value_competence_radius=-26 sgiql.num_subgoals=16 lr=1e-3)
+    horizon=(gamma=0.98 sgiql.value_competence_radius=-26 sgiql.num_subgoals=16 lr=1e-3 steps=12000)
     evaluation=(max_episode_steps=500 num_eval_episodes=10)
     glance=4 ;;
 tetris-1 | tetris-2) # one or two pieces
