@@ -7,8 +7,8 @@ import pytest
 
 from common.agent_files import make_world
 from common.config import Config, compose
-from datasets.collection import collect
-from tests.fakes import COLLECT, point_world
+from tests.datasets import run
+from tests.fakes import point_world
 
 EPISODES, LENGTH = 6, 25
 NOISE_EPISODES, NOISE_ROWS = 10, 6
@@ -40,17 +40,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data_dir = tmp_path_factory.mktemp("data")
     mode = "env_kwargs.manipobj.mode=data_collection"
     config = compose([CUBES, mode, f"max_episode_steps={LENGTH}"])
-    collect(
-        make_world(config),
-        name="tiny",
-        data_dir=data_dir,
-        episodes=EPISODES,
-        seed=0,
-        settings=config.collect,
-        pixels=False,
-        workers=1,
-        progress=False,
-    )
+    run(data_dir, "tiny", make_world(config), episodes=EPISODES, seed=0, settings=config.collect)
     return data_dir
 
 
@@ -70,15 +60,6 @@ def tiny_config(tiny_overrides: list[str]) -> Callable[..., Config]:
 def noise_data(tmp_path_factory) -> Path:
     """A data folder with the dataset `noise`: two views of 16 x 16 random pixels."""
     data_dir = tmp_path_factory.mktemp("images")
-    collect(
-        point_world(max_episode_steps=NOISE_ROWS),
-        name="noise",
-        data_dir=data_dir,
-        episodes=NOISE_EPISODES,
-        seed=0,
-        settings=COLLECT,
-        pixels=True,
-        workers=1,
-        progress=False,
-    )
+    world = point_world(max_episode_steps=NOISE_ROWS)
+    run(data_dir, "noise", world, episodes=NOISE_EPISODES, seed=0, pixels=True)
     return data_dir

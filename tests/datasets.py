@@ -8,11 +8,12 @@ from datasets.filling import filling
 from datasets.parts import Part
 from datasets.source import SPLITS, EpisodeSource
 from datasets.store import Dataset
+from envs.base import World
 from tests.fakes import COLLECT, PointWorld, point_world
 
 
 def run(
-    data_dir: Path, name: str = "points", world: PointWorld | None = None, **changes: Any
+    data_dir: Path, name: str = "points", world: World | None = None, **changes: Any
 ) -> Dataset:
     """Collect ten episodes and one of validation."""
     arguments = {

@@ -16,12 +16,12 @@ from common.errors import UserError
 from common.evaluation import evaluate
 from common.observations import make_observation
 from common.training_data import load_training_data
-from datasets.collection import collect
 from datasets.store import Dataset
 from envs import pushtetris_rules as rules
 from envs.pushtetris_policies import ConstrainedRandom
 from tests import pushtetris_worlds as worlds
 from tests.conftest import TINY
+from tests.datasets import run
 from tests.fakes import COLLECT
 
 EPISODES, LENGTH = 5, 40
@@ -229,17 +229,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the dataset `tiny`: episodes with two pieces, states only."""
     folder = tmp_path_factory.mktemp("data")
     config = settings(folder, "env_kwargs.pushtetris.mode=data_collection")
-    collect(
-        make_world(config),
-        name="tiny",
-        data_dir=folder,
-        episodes=EPISODES,
-        seed=0,
-        settings=config.collect,
-        pixels=False,
-        workers=1,
-        progress=False,
-    )
+    run(folder, "tiny", make_world(config), episodes=EPISODES, seed=0, settings=config.collect)
     return folder
 
 
@@ -263,9 +253,7 @@ def test_collected_rows(data_dir):
 
 def test_collected_images(tmp_path):
     world = worlds.make_world(mode="data_collection", max_episode_steps=4)
-    name = {"name": "images", "data_dir": tmp_path, "episodes": 1, "seed": 0}
-    collect(world, **name, settings=COLLECT, pixels=True, workers=1, progress=False)
-    columns = Dataset.open(tmp_path, "images").read_episode("train", 0)
+    columns = run(tmp_path, "images", world, episodes=1, pixels=True).read_episode("train", 0)
     assert columns["observations"].shape == (4, 128, 128, 3)
     kind = columns["state_observations"][0].reshape(4, 11)[1, 4:].argmax()
     shown = (columns["observations"] == list(rules.PIECES.values())[kind].color).all(-1)
