@@ -69,7 +69,9 @@ class IQL(Agent):
         u = q - v
         weight = torch.where(u < 0, 1 - self.settings.expectile, self.settings.expectile)
         loss = (weight * u.square()).mean()
-        return loss, {"value/loss": loss, "value/mean": v.mean(), "value/std": v.std(correction=0)}
+        mean = self.context.batch_mean
+        spread = mean((v.detach() - mean(v.detach())).square()).sqrt()
+        return loss, {"value/loss": loss, "value/mean": v.mean(), "value/std": spread}
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """L_Q = sum_i E[ (Q_i(s,a,g) - y)^2 ] with one-step targets.

@@ -22,6 +22,7 @@ from common.processes import available_cores
 # How long processes wait for each other: for one that evaluates, or converts a dataset. One that
 # ends is noticed at once, by its connections and by whoever started it.
 PATIENCE = timedelta(days=7)
+PEER_ENDED = ("closed by peer", "reset by peer")  # what gloo says of a process that is gone
 
 
 class Team:
@@ -146,7 +147,7 @@ class Peers(Team):
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if error is None:
             self._accelerator.end_training()
-        elif isinstance(error, RuntimeError) and "closed by peer" in str(error):
+        elif isinstance(error, RuntimeError) and any(sign in str(error) for sign in PEER_ENDED):
             raise UserError(
                 "another process of this training ended; see what it said. The same command "
                 "continues from the last checkpoint"

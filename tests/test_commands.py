@@ -148,7 +148,7 @@ def from_images(project) -> dict[str, list[list[str]]]:
 def test_the_quickstart_from_images_runs_its_phases_in_order(from_images):
     programs = ["collect.py", "visual_encoders.train", "visual_encoders.encode", "train.py"]
     assert list(from_images) == [*programs, "common.plots", "evaluate.py", "common.summary"]
-    assert [len(found) for found in from_images.values()] == [1, 1, 1, 1, 1, 2, 1]
+    assert [len(found) for found in from_images.values()] == [1, 1, 1, 1, 1, 3, 1]
     for program in from_images:
         path = program if program.endswith(".py") else f"{program.replace('.', '/')}.py"
         assert (REPOSITORY / path).exists()
@@ -169,7 +169,8 @@ def test_each_phase_of_the_quickstart_from_images_takes_what_the_one_before_made
         assert config.obs == encoder.encoder.kind
         assert Path(config.rep_model_checkpoint) == run_path(encoder, ENCODER_RUNS)
     run = f"{training.output_dir}/train/{training.run_name}"
-    subgoals, plain = (compose(overrides) for overrides in from_images["evaluate.py"])
+    subgoals, plain, chance = (compose(overrides) for overrides in from_images["evaluate.py"])
+    assert chance.random_policy and not subgoals.random_policy and not plain.random_policy
     assert subgoals.eval_checkpoint == plain.eval_checkpoint == run
     assert plain.agent_settings.disable_subgoal and not subgoals.agent_settings.disable_subgoal
     assert subgoals.save_video and subgoals.num_video_episodes

@@ -35,13 +35,17 @@ from tests.test_training import (
 SIZE = 2
 
 
-def together(config, arrange: Callable = lambda patch, rank: None) -> list[int]:
-    """Train in two processes, each prepared by `arrange(monkeypatch, rank)`; their exit codes."""
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def together(config, arrange: Callable = lambda patch, rank: None) -> list[int]:
+    """Train in two processes, each prepared by `arrange(monkeypatch, rank)`; their exit codes."""
     place = {"WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "OMP_NUM_THREADS": 1}
-    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
 
     def member(rank: int) -> None:
         os.environ.update(
@@ -174,7 +178,7 @@ def test_torchrun_hands_on_a_signal(tiny_overrides):
     last = folder_of(compose(command)) / "last.safetensors"
     process = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(SIZE),
-         "--master_port", "0", "train.py", *command],
+         "--master_port", str(free_port()), "train.py", *command],
         cwd=REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -132,7 +132,7 @@ def test_an_exported_folder_loads_here_and_has_what_the_reference_reads(tmp_path
     own = model.network.state_dict()
     assert loaded.keys() == own.keys() and all(torch.equal(own[n], loaded[n]) for n in own)
     hparams = json.loads((tmp_path / "hparams.json").read_text())
-    assert hparams.keys() == SMALL.keys() | REFERENCE_ONLY.keys() | {"image_size", "ch"}
+    assert hparams.keys() == SMALL.keys() | REFERENCE_ONLY.keys() | {"image_size", "ch", "checksum"}
     with pytest.raises(UserError, match="has no perceptual network; give a published"):
         load_lpips(tmp_path)
 
