@@ -69,8 +69,8 @@ class IQL(Agent):
         u = q - v
         weight = torch.where(u < 0, 1 - self.settings.expectile, self.settings.expectile)
         loss = (weight * u.square()).mean()
-        mean = self.context.batch_mean
-        spread = mean((v.detach() - mean(v.detach())).square()).sqrt()
+        mean, seen = self.context.batch_mean, v.detach()
+        spread = mean((seen - mean(seen)).square()).sqrt()
         return loss, {"value/loss": loss, "value/mean": v.mean(), "value/std": spread}
 
     def critic_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:

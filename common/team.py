@@ -7,7 +7,7 @@ process draws numbers of its own, the number of processes changes rounding only.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 import torch.distributed as engine
 from torch import Tensor, nn
 
-from common.device import resolve_device, set_threads
+from common.config import Config
+from common.device import resolve_device, set_deterministic, set_threads
 from common.errors import UserError
 from common.processes import available_cores
 
@@ -175,3 +176,16 @@ def check_shares(batch_size: int, key: str, processes: int) -> None:
             f"{key}={batch_size} cannot be shared by {processes} processes; "
             "choose a multiple of their number"
         )
+
+
+def train_together(config: Config, train: Callable[[Config, Team], int | None]) -> None:
+    """Train as one of a team; a signal that stopped it ends the script.
+
+    Args:
+        train: takes settings and team; returns the signal that stopped it, if one did.
+    """
+    set_deterministic(config.deterministic)
+    with make_team(config.device, config.threads) as team:
+        stopped_by = train(config, team)
+    if stopped_by is not None:
+        raise SystemExit(128 + stopped_by)  # as shells say it, so that a script ends there too

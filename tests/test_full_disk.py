@@ -1,8 +1,5 @@
 """A disk that takes no more: one line, and everything that was there before is still there."""
 
-import contextlib
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +13,9 @@ from datasets.convert import export_npz, import_npz
 from datasets.store import Dataset, EpisodeWriter, episode_path
 from tests.datasets import assert_same_data, record, run
 from tests.fakes import point_world
+from tests.faults.disk import limited
 
 COLUMNS = {"actions": ((2,), "float32"), "observations": ((64, 64, 3), "uint8")}
-
-
-@contextlib.contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes, here and in processes started meanwhile."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write(path: Path, rows: int) -> None:
@@ -44,11 +31,11 @@ def test_an_episode_is_whole_or_not_there(tmp_path: Path) -> None:
     write(path, 60)
     before, size = path.read_bytes(), path.stat().st_size
     for room in (0, 100, 3000, size // 3, size - 40_000, size - 1):
-        with full_disk(room), pytest.raises(UserError, match=r"cannot write .*: File too large"):
+        with limited(room), pytest.raises(UserError, match=r"cannot write .*: File too large"):
             write(path, 60)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
-    with full_disk(size):
+    with limited(size):
         write(path, 60)
     assert path.read_bytes() == before
 
@@ -58,7 +45,7 @@ def test_a_collection_continues_when_there_is_room_again(tmp_path: Path) -> None
     folder = record(tmp_path, "again", pixels=True, episodes=3).folder
     missing = episode_path(folder, "train", 1)
     missing.unlink()
-    with full_disk(20_000), pytest.raises(UserError) as error:
+    with limited(20_000), pytest.raises(UserError) as error:
         run(tmp_path, "again", pixels=True, episodes=3)
     text = str(error.value)
     assert "train episode 1 failed: cannot write" in text
@@ -71,7 +58,7 @@ def test_a_collection_continues_when_there_is_room_again(tmp_path: Path) -> None
 def test_a_checkpoint_stays(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     checkpoint.save(path, {"a": torch.zeros(1000)}, {"step": 1})
-    with full_disk(6000), pytest.raises(UserError, match=r"cannot write .*last\.saf.*too large"):
+    with limited(6000), pytest.raises(UserError, match=r"cannot write .*last\.saf.*too large"):
         checkpoint.save(path, {"a": torch.ones(2000)}, {"step": 2})
     tensors, meta = checkpoint.load(path)
     assert meta == {"step": 1} and not tensors["a"].any()
@@ -81,11 +68,11 @@ def test_a_checkpoint_stays(tmp_path: Path) -> None:
 def test_conversions_leave_nothing_half_done(tmp_path: Path) -> None:
     dataset = record(tmp_path, pixels=True)
     file = tmp_path / "out.npz"
-    with full_disk(50_000), pytest.raises(UserError, match=r"cannot write .*too large"):
+    with limited(50_000), pytest.raises(UserError, match=r"cannot write .*too large"):
         export_npz(dataset, file)
     assert not list(tmp_path.glob("*out*"))
     export_npz(dataset, file)
-    with full_disk(20_000), pytest.raises(UserError, match=r"cannot write .*too large"):
+    with limited(20_000), pytest.raises(UserError, match=r"cannot write .*too large"):
         import_npz(file, "copy", tmp_path, point_world(), "python -m datasets.convert import")
     with pytest.raises(UserError, match=r"0 of 11 episodes; `python -m datasets\.convert import`"):
         Dataset.open(tmp_path, "copy")
@@ -101,7 +88,7 @@ def test_a_merge_that_has_to_copy_leaves_no_half_file(tmp_path: Path, monkeypatc
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(merging.os, "link", refuse)
-    with full_disk(20_000), pytest.raises(UserError, match=r"cannot write .*000000.*too large"):
+    with limited(20_000), pytest.raises(UserError, match=r"cannot write .*000000.*too large"):
         merging.merge("all", ["1", "2"], tmp_path, "python -m datasets.merge all 1 2")
     assert list((tmp_path / "all" / "train").iterdir()) == []
     merging.merge("all", ["1", "2"], tmp_path, "python -m datasets.merge all 1 2")

@@ -16,14 +16,9 @@ from common.config import Config, hydra_main
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
-    from common.device import set_deterministic
-    from common.team import make_team
+    from common.team import train_together
 
-    set_deterministic(config.deterministic)
-    with make_team(config.device, config.threads) as team:
-        stopped_by = _train(config, team)
-    if stopped_by is not None:
-        raise SystemExit(128 + stopped_by)  # as shells say it, so that a script ends there too
+    train_together(config, _train)
 
 
 def _train(config: Config, team: Any) -> int | None:

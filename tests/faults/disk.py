@@ -39,7 +39,7 @@ print(rows[::512].sum())
 
 @contextlib.contextmanager
 def limited(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes."""
+    """No file can grow beyond `room` bytes, here and in processes started meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
