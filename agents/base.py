@@ -56,6 +56,10 @@ class Networks(Protocol):
     def fills_threads(self) -> bool:
         """Whether one update keeps two CPU threads busy, so that a second process gains nothing."""
 
+    @property
+    def acting_threads(self) -> int:
+        """CPU threads that a policy's call for some environments keeps busy; 0 = all there are."""
+
     def policy(self) -> nn.Module:
         """pi(s, g): (B, *shape) twice -> (B, A) in (-1, 1)."""
 

@@ -14,6 +14,7 @@ from agents.base import Agent, AgentContext, Metrics, Noise, pad_rows
 from agents.learner import flatten_parameters
 from agents.networks import share_member
 from common.buffer import Batch
+from common.device import limited_threads
 from common.settings import setting
 
 
@@ -143,7 +144,8 @@ class IQL(Agent):
         return self._follow(obs, goal), goal
 
     def _follow(self, obs: Tensor, target: Tensor) -> Tensor:
-        return self.policy(pad_rows(obs), pad_rows(target))[: len(obs)]
+        with limited_threads(self.context.networks.acting_threads):
+            return self.policy(pad_rows(obs), pad_rows(target))[: len(obs)]
 
     # --- files -------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-python -m benchmarks.train --subjects preset iql-flat sgiql-3-cubes --repeats 7 "$@"
+python -m benchmarks.train --subjects preset iql-flat sgiql-3-cubes --repeats 7 \
+    --variants plain eager side-by-side autocast "$@"
 # Seconds per update, and attention over 120 particles: fewer repetitions say enough.
 python -m benchmarks.train --name train_dlp --subjects sgiql-dlp-1 sgiql-dlp-2 --variants eager \
     autocast --repeats 2 --warmup 1 "$@"

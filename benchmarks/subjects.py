@@ -92,19 +92,20 @@ def made_up(
     obs = torch.randn(rows, *spec.shape, generator=generator).to(device)
     place = torch.rand(rows, 9, generator=generator).to(device)
 
-    def reward(reached: dict[str, torch.Tensor], asked: dict[str, torch.Tensor]) -> torch.Tensor:
-        near = (reached["qpos"] - asked["qpos"]).norm(dim=-1) < 0.1
-        return near.float() - 1
-
     return Buffer(
         obs,
         (torch.rand(rows, ACTIONS, generator=generator) * 2 - 1).to(device),
         torch.full((episodes,), length, device=device),
         {"qpos": place},
-        reward,
+        _reward,
         value_goals=GoalShares(0.2, 0.8, 0.0, False),
         policy_goals=GoalShares(0.0, 1.0, 0.0, False),
         gamma=0.99,
         subgoal_k=min(50, length // 2),
         done_signal=False,
     )
+
+
+def _reward(reached: dict[str, torch.Tensor], asked: dict[str, torch.Tensor]) -> torch.Tensor:
+    near = (reached["qpos"] - asked["qpos"]).norm(dim=-1) < 0.1
+    return near.float() - 1

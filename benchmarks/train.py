@@ -3,10 +3,11 @@
     python -m benchmarks.train --device cuda --variants eager compiled graphs
     python -m benchmarks.train --subjects preset --variants plain eager
 
-Variants: plain (one call per critic, see `benchmarks.plain_agent`), eager, autocast (bfloat16),
-compiled (takes minutes on CPU), graphs and graph-of-8 (CUDA only), tf32. `speed-up` is against the
-first variant, in processor time on CPU. The share of the peak counts matrix products only, against
-square products of float32 on the same threads.
+Variants: plain (one call per critic, see `benchmarks.plain_agent`), eager, side-by-side (critics
+and policies in two processes, CPU only), autocast (bfloat16), compiled (takes minutes on CPU),
+graphs and graph-of-8 (CUDA only), tf32. `speed-up` is against the first variant, in processor time
+on CPU, but for side-by-side, whose second process that leaves out: in wall time. The share of the
+peak counts matrix products only, against square products of float32 on the same threads.
 """
 
 import argparse
@@ -25,11 +26,22 @@ from common.acceleration import EAGER, Acceleration
 from common.device import resolve_device
 from common.draws import Draws
 from common.errors import UserError, one_line_errors
-from common.updates import GraphUpdates, Updates
+from common.updates import GraphUpdates, PipelinedUpdates, Updates
 
-VARIANTS = ("plain", "eager", "autocast", "compiled", "tf32", "graphs", "graph-of-8")
+SIDE_BY_SIDE = "side-by-side"
+VARIANTS = (
+    "plain",
+    "eager",
+    SIDE_BY_SIDE,
+    "autocast",
+    "compiled",
+    "tf32",
+    "graphs",
+    "graph-of-8",
+)
 ON_CUDA = ("tf32", "graphs", "graph-of-8")
 GRAPH_UPDATES = 8
+SIDE_UPDATES = 20  # of a repetition, at whose end it waits for the other process
 ACCELERATION = {
     "eager": EAGER,
     "autocast": Acceleration(autocast=True),
@@ -47,12 +59,16 @@ class Runner:
 
     update: Callable[[int], object]
     per_call: int = 1
+    threads: int = 0  # of this process; 0 = as they are
     step: int = 0
 
     def __call__(self) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
         for _ in range(self.per_call):
             self.step += 1
             self.update(self.step)
+        torch.set_num_threads(before)
 
 
 def make_runner(
@@ -70,11 +86,28 @@ def make_runner(
             other.update(batch, agent.draw_noise(batch, generator))
 
         return Runner(update)
+    if variant == SIDE_BY_SIDE:
+        return _side_by_side(agent, draws)
     acceleration = ACCELERATION[variant]
     if variant == "graph-of-8":
         updates = GraphUpdates(agent, draws, {}, acceleration, GRAPH_UPDATES)
         return Runner(updates.run, per_call=GRAPH_UPDATES)
     return Runner(Updates(agent, draws, {}, acceleration).run)
+
+
+def _side_by_side(agent: Any, draws: Draws) -> Runner:
+    """Updates in two processes, each with half of the threads."""
+    before = torch.get_num_threads()
+    threads = max(1, before // 2)
+    updates = PipelinedUpdates(agent, draws, {}, threads)
+    torch.set_num_threads(before)
+
+    def update(step: int) -> None:
+        updates.run(step)
+        if step % SIDE_UPDATES == 0:
+            updates.sums()
+
+    return Runner(update, SIDE_UPDATES, threads)
 
 
 def parts(subject: Subject, changes: tuple[str, ...], device: torch.device) -> dict[str, Work]:
@@ -130,13 +163,13 @@ def _row(
     peak: float,
     device: torch.device,
 ) -> Row:
-    cuda = device.type == "cuda"
+    on_wall = device.type == "cuda" or variant == SIDE_BY_SIDE
     return {
         "subject": subject.title,
         "variant": variant,
         "updates/s": 1 / timing.wall,
-        "CPU s/update": timing.cpu,
-        "speed-up": base.wall / timing.wall if cuda else base.cpu / timing.cpu,
+        "CPU s/update": None if variant == SIDE_BY_SIDE else timing.cpu,
+        "speed-up": base.wall / timing.wall if on_wall else base.cpu / timing.cpu,
         "GFLOP/update": flops / 1e9,
         "GFLOP/s": flops / timing.wall / 1e9,
         "share of peak": flops / timing.wall / peak,
@@ -154,9 +187,11 @@ def main() -> None:
         name={"default": "train", "help": "of the JSON file"},
     )
     device = resolve_device(options.device)
-    wrong = [v for v in options.variants if v in ON_CUDA and device.type != "cuda"]
-    if wrong:
-        raise UserError(f"--variants {wrong[0]} needs a CUDA device, and the device is {device}")
+    for wrong in options.variants:
+        if wrong in ON_CUDA and device.type != "cuda":
+            raise UserError(f"--variants {wrong} needs a CUDA device, and the device is {device}")
+        if wrong == SIDE_BY_SIDE and device.type != "cpu":
+            raise UserError(f"--variants {wrong} is for --device cpu, and the device is {device}")
     publish(options.name, options, measure(options, device))
 
 

@@ -1,7 +1,9 @@
 """Which device computes, with how many threads, and from which random numbers."""
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -41,6 +43,20 @@ def set_threads(threads: int) -> int:
     threads = threads or available_cores()
     torch.set_num_threads(threads)
     return threads
+
+
+@contextlib.contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Inside, torch uses at most this many CPU threads; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if not 0 < threads < before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def set_deterministic(wanted: bool) -> None:

@@ -36,9 +36,11 @@ def run(module, folder: Path, monkeypatch, *options: str) -> dict:
 
 def test_train(tmp_path: Path, monkeypatch) -> None:
     subjects = ["--subjects", "preset", "iql-flat", "--warmup", "1", "--tiny"]
-    content = run(train, tmp_path, monkeypatch, *subjects)
+    variants = ["plain", "eager", "side-by-side", "autocast"]
+    content = run(train, tmp_path, monkeypatch, *subjects, "--variants", *variants)
     speed, split = (table["rows"] for table in content["tables"])
-    assert [row["variant"] for row in speed] == ["plain", "eager", "autocast"] * 2
+    assert [row["variant"] for row in speed] == variants * 2
+    assert all(row["updates/s"] > 0 and row["speed-up"] > 0 for row in speed)
     assert all(row["GFLOP/update"] > 0 and row["peak GFLOP/s"] > 0 for row in speed)
     assert split[0]["subgoal policy"] > 0 and split[1]["subgoal policy"] is None
 
