@@ -19,14 +19,14 @@ collection=(env_kwargs.pushtetris.mode=data_collection obs=rgb dataset_name=$nam
     num_collect_episodes=250 max_episode_steps=200)
 
 # The encoder: the paper's DLP with 16 patches and particles instead of 64 and 20, half as wide and less.
-# A pass over all images takes too long, so an epoch is 400 updates; few updates want a higher learning
-# rate. Ten of them warm up (the paper's one has 31,000 updates): before glimpses are reconstructed well,
-# particles do harm in the whole image, turn transparent and stay so.
+# A pass over all images takes too long, so an epoch is 400 updates. Few updates want high learning
+# rates: 2e-3 for glimpses alone (the paper's warm-up has 31,000 updates), then 5e-4 for the whole image,
+# where with 1e-3 or more all particles turn transparent at once and stay so.
 encoder=output/encoders/$name
 encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder.image_size=$size
-    encoder.batch_size=16 encoder.updates_per_epoch=400 encoder.lr=2e-3 encoder.adam_eps=1e-8
+    encoder.batch_size=16 encoder.updates_per_epoch=400 encoder.lr=5e-4 encoder.adam_eps=1e-8
     encoder.valid_images=256 encoder.read_workers=1
-    encoder.dlp.epochs=24 encoder.dlp.warmup_epoch=10 encoder.dlp.n_kp_enc=16
+    encoder.dlp.epochs=16 encoder.dlp.warmup_epoch=5 encoder.dlp.warmup_lr=2e-3 encoder.dlp.n_kp_enc=16
     encoder.dlp.learned_feature_dim=8 encoder.dlp.prior_channels=[8,16,32] encoder.dlp.enc_channels=[8,16,32]
     encoder.dlp.obj_dec_channels=[32,32,16] encoder.dlp.bg_dec_channels=[16,16,32])
 

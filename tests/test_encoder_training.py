@@ -28,6 +28,7 @@ from tests.fakes import PointWorld
 from visual_encoders import train, training
 from visual_encoders.base import psnr
 from visual_encoders.dlp import published
+from visual_encoders.dlp.training import DLPTraining
 from visual_encoders.settings import ENCODER_RUNS
 from visual_encoders.vqvae.published import load
 from visual_encoders.vqvae.training import VQVAETraining
@@ -163,6 +164,14 @@ def test_an_epoch_without_gain_is_not_exported(overrides, monkeypatch):
 def test_the_learning_rate_falls_after_each_epoch(reference):
     rates = [row["lr"] for row in rows(reference, "train.csv")]
     assert rates == pytest.approx([2e-4 * 0.95**epoch for epoch in (0, 1, 2, 2)])
+
+
+@pytest.mark.parametrize(("given", "warm"), [("null", 5e-4), ("2e-3", 2e-3)])
+def test_warm_up_may_have_a_learning_rate_of_its_own(given, warm):
+    settings = ["encoder.dlp.warmup_epoch=2", f"encoder.dlp.warmup_lr={given}"]
+    config = compose([*settings, "encoder.kind=dlp", "encoder.image_size=64"])
+    model = DLPTraining(config.encoder_settings, 64)
+    assert [model.learning_rate(5e-4, epoch) for epoch in range(4)] == [warm, warm, 5e-4, 5e-4]
 
 
 class Squares:

@@ -50,6 +50,10 @@ class EncoderModel(nn.Module, ABC):
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Content of a checkpoint folder: hyperparameters (ready for JSON) and weights."""
 
+    def learning_rate(self, lr: float, epoch: int) -> float:
+        """The learning rate of `epoch` (from 0), before decay, where the run's is `lr`."""
+        return lr
+
     def figures(self, means: Mapping[str, Tensor]) -> dict[str, float]:
         """Numbers to log from the means of the metrics over batches; the same keys each time."""
         return {name: float(mean) for name, mean in means.items()}

@@ -122,7 +122,8 @@ class EncoderTrainer:
 
     def _update(self, images: Tensor) -> None:
         """One step of Adam on this process's share of a batch, uint8."""
-        lr = self.settings.lr * self.settings.lr_decay**self.epoch
+        lr = self.model.learning_rate(self.settings.lr, self.epoch)
+        lr *= self.settings.lr_decay**self.epoch
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.model.train()

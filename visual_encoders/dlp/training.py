@@ -20,8 +20,13 @@ FEWEST = 0.5  # active particles of an image; with fewer they have collapsed
 
 @dataclass(frozen=True)
 class DLPTrainingSettings(DLPSizes, ObjectiveSettings):
-    """Section `encoder.dlp`: the network, the weights of its losses, the number of epochs."""
+    """Section `encoder.dlp`: the network, the weights of its losses, the number of epochs.
 
+    Attributes:
+        warmup_lr: learning rate in warm-up; None for that of the other epochs.
+    """
+
+    warmup_lr: float | None = setting(above=0)
     epochs: int = setting(low=1, identity=False)
 
 
@@ -46,14 +51,23 @@ class DLPTraining(EncoderModel):
         phase = phase_of(epoch, self.settings.warmup_epoch) if self.training else MAIN
         return objective(self.network, images, self.settings, phase, generator)
 
+    def learning_rate(self, lr: float, epoch: int) -> float:
+        """See `EncoderModel.learning_rate`.
+
+        Differs from the reference, which has one for all. Glimpses stand a high one; the whole
+        image does not: after a step that makes all particles transparent none gets a gradient.
+        """
+        warmup = phase_of(epoch, self.settings.warmup_epoch).warmup
+        return self.settings.warmup_lr or lr if warmup else lr
+
     def problems(self, figures: Mapping[str, float]) -> dict[str, str]:
         """Particles that nothing is drawn with."""
         if figures["active"] >= FEWEST:
             return {}
         return {
             "particles": f"{figures['active']:.2g} of {self.settings.n_kp_enc} particles of an "
-            "image are active: the background draws everything; look at encoder.dlp.warmup_epoch, "
-            "encoder.dlp.beta_kl and the pictures"
+            "image are active: the background draws everything; look at encoder.lr, "
+            "encoder.dlp.warmup_epoch, encoder.dlp.beta_kl and the pictures"
         }
 
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
