@@ -169,7 +169,8 @@ def test_the_learning_rate_falls_after_each_epoch(reference):
 @pytest.mark.parametrize(("given", "warm"), [("null", 5e-4), ("2e-3", 2e-3)])
 def test_warm_up_may_have_a_learning_rate_of_its_own(given, warm):
     settings = ["encoder.dlp.warmup_epoch=2", f"encoder.dlp.warmup_lr={given}"]
-    config = compose([*settings, "encoder.kind=dlp", "encoder.image_size=64"])
+    size = ["encoder.image_size=64", "encoder.dlp.n_kp_enc=4"]
+    config = compose([*settings, *size, "encoder.kind=dlp"])
     model = DLPTraining(config.encoder_settings, 64)
     assert [model.learning_rate(5e-4, epoch) for epoch in range(4)] == [warm, warm, 5e-4, 5e-4]
 
