@@ -90,10 +90,13 @@ class Learner:
         return {"module": self.module.state_dict(), "adam": dict(self.moments)}
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Restore what `state_dict` returned, in place."""
+        """Restore what `state_dict` returned, in place.
+
+        Agents to take away (`common.ship`) have no moments; Adam then begins anew.
+        """
         self.module.load_state_dict(state["module"])
         for name, moment in self.moments.items():
-            moment.copy_(state["adam"][name])
+            moment.copy_(state["adam"][name] if "adam" in state else torch.zeros(()))
 
     def share(self) -> dict[str, Tensor]:
         """Move parameters and moments into memory that other processes can map; returns them."""

@@ -1,0 +1,80 @@
+"""Agents to take away: `python -m common.ship FOLDER RUN [EVALUATION...]`.
+
+Copies to FOLDER, such as one of `results/agents`, what is needed to use the agent of a run: its
+`last` checkpoint without the state of its training (Adam's moments, generators), which is most of
+it, and its settings. Beside them `figures.json` says what it was trained on, how long, and what
+these evaluations of it (folders that evaluate.py wrote) found. `evaluate.py` and
+`train_from_checkpoint` take such a folder; training that was stopped cannot continue from it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint import flatten, load, save, unflatten
+from common.errors import UserError, one_line_errors
+from common.evaluation_settings import DEFAULT_CHECKPOINT, find_checkpoint
+from common.files import read_json, write_json
+
+FIGURES, SETTINGS = "figures.json", "config.json"
+LEARNING_ONLY = "adam"  # the part of a learner's state that only learning reads
+
+
+def ship(folder: Path, run: Path, evaluations: Sequence[Path] = ()) -> None:
+    """Make `folder` from the run folder `run` and evaluation folders of its checkpoint.
+
+    Raises `UserError` if one of them is not what it should be.
+    """
+    checkpoint = find_checkpoint(str(run), "RUN")
+    tensors, meta = load(checkpoint)
+    state = unflatten(tensors, meta["structure"])
+    slim = {"agent": _without_moments(state["agent"]), "normaliser": state["normaliser"]}
+    figures = {
+        "updates": meta["step"],
+        "dataset": meta["config"]["train_dataset_name"],
+        "evaluations": dict(_figures(evaluation, checkpoint) for evaluation in evaluations),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, structure = flatten(slim)
+    save(folder / DEFAULT_CHECKPOINT, kept, meta | {"structure": structure, "extra": {}})
+    write_json(folder / SETTINGS, meta["config"], sealed=True)
+    write_json(folder / FIGURES, figures, sealed=True)
+
+
+def _without_moments(state: Any) -> Any:
+    if not isinstance(state, dict):
+        return state
+    return {k: _without_moments(part) for k, part in state.items() if k != LEARNING_ONLY}
+
+
+def _figures(evaluation: Path, checkpoint: Path) -> tuple[str, dict[str, Any]]:
+    """Name of an evaluation and what it found; raises `UserError` if it is of something else."""
+    path = evaluation / "metrics.json"
+    if not path.is_file():
+        raise UserError(f"{evaluation} is no finished evaluation; give a folder of evaluate.py")
+    metrics = read_json(path)
+    if Path(metrics["checkpoint"]).resolve() != checkpoint.resolve():
+        raise UserError(f"{evaluation} is of {metrics['checkpoint']}, not of {checkpoint}")
+    settings = metrics["settings"]
+    name = settings["eval_variant_name"] or "evaluation"
+    about = {"episodes": metrics["episodes"], "seed": settings["seed"]}
+    return name, about | metrics["summary"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("run", metavar="RUN", type=Path)
+    parser.add_argument("evaluations", metavar="EVALUATION", type=Path, nargs="*")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        ship(options.folder, options.run, options.evaluations)
+        size = sum(file.stat().st_size for file in options.folder.iterdir())
+        print(f"{options.folder}: {size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
