@@ -44,7 +44,7 @@ def test_an_agent_to_take_away_is_the_agent_without_its_moments(run, evaluation,
     }
     whole, slim = (path / "last.safetensors" for path in (run, folder))
     assert slim.stat().st_size < 0.6 * whole.stat().st_size
-    (theirs, _, _), (ours, config, step) = (
+    (theirs, _, _), (ours, _, step) = (
         load_agent(path, torch.device("cpu")) for path in (whole, slim)
     )
     for name, learner in theirs.agent.learners.items():

@@ -55,13 +55,14 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--kills", type=int, help="of each command, instead of the scale's")
+    parser.add_argument("--jobs", type=int, help="commands to kill at once; one per core")
     options = parser.parse_args()
     unknown = [name for name in options.parts if name not in PARTS]
     if unknown:
         parser.error(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")
     scale, title = SCALES[options.scale], f"scale {options.scale}"
-    if options.kills:
-        scale = dataclasses.replace(scale, kills=options.kills)
+    given = {name: getattr(options, name) for name in ("kills", "jobs") if getattr(options, name)}
+    scale = dataclasses.replace(scale, **given)
     lost = 0
     for name in options.parts or PARTS:
         print(f"== {name}", flush=True)

@@ -1,9 +1,11 @@
 """The parts of the experiments, and how much of each is done."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.processes import available_cores
 from tests.faults import (
     damage,
     determinism,
@@ -17,7 +19,7 @@ from tests.faults import (
     soak,
     workers,
 )
-from tests.faults.report import Part
+from tests.faults.report import Part, Tally
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,15 @@ class Scale:
     """How often things are tried.
 
     Attributes:
-        kills: of each command. flips: of each kind of file. examples: of random settings.
-        commands: wrong command lines. episodes: whether the matrix runs real episodes.
+        kills: of each command. jobs: commands that are killed at once; 0 = one per core.
+        flips: of each kind of file. examples: of random settings. commands: wrong command lines.
+        episodes: whether the matrix runs real episodes.
         troubles: of workers. rooms: sizes of full disks. writes: of two writers at once.
         updates: of the long training. resets: of environments.
     """
 
     kills: int
+    jobs: int
     flips: int
     examples: int
     commands: int
@@ -44,13 +48,21 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(2, 50, 100, 3, False, ("raise",), 3, 20, 300, 30),
-    "full": Scale(100, 1000, 2000, 60, True, workers.TROUBLES, 40, 1000, 20_000, 2000),
+    "quick": Scale(2, 0, 50, 100, 3, False, ("raise",), 3, 20, 300, 30),
+    "full": Scale(100, 0, 1000, 2000, 60, True, workers.TROUBLES, 40, 1000, 20_000, 2000),
 }
 
 
 def kill_part(scale: Scale, place: Path) -> Part:
-    tallies = [kills.run(job, scale.kills, place / "jobs") for job in kills.jobs(place)]
+    """Commands are killed side by side: most of the time each of them keeps one core busy."""
+
+    def kill(number: int, job: kills.Job) -> Tally:
+        tally = kills.run(job, scale.kills, place / f"job-{number}")
+        print(tally.fault, f"{tally.tried} times", tally.note, sep=", ", flush=True)
+        return tally
+
+    with ThreadPoolExecutor(scale.jobs or available_cores()) as pool:
+        tallies = list(pool.map(kill, *zip(*enumerate(kills.jobs(place)), strict=True)))
     return Part("Killed at a random moment", tallies)
 
 
