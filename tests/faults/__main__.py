@@ -2,7 +2,7 @@
 
     python -m tests.faults                     everything, full scale: many hours of one core
     python -m tests.faults --scale quick       everything, a little of it
-    python -m tests.faults kills damage        some parts; the others stay as they were
+    python -m tests.faults kills-data damage   some parts; the others stay as they were
 
 What a part saw stays in `output/faults/`, and RELIABILITY.md is made of the parts that are there.
 """

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common.processes import available_cores
@@ -53,7 +54,7 @@ SCALES = {
 }
 
 
-def kill_part(scale: Scale, place: Path) -> Part:
+def kill_part(what: str, jobs: Callable, scale: Scale, place: Path) -> Part:
     """Commands are killed side by side: most of the time each of them keeps one core busy."""
 
     def kill(number: int, job: kills.Job) -> Tally:
@@ -62,8 +63,8 @@ def kill_part(scale: Scale, place: Path) -> Part:
         return tally
 
     with ThreadPoolExecutor(scale.jobs or available_cores()) as pool:
-        tallies = list(pool.map(kill, *zip(*enumerate(kills.jobs(place)), strict=True)))
-    return Part("Killed at a random moment", tallies)
+        tallies = list(pool.map(kill, *zip(*enumerate(jobs(place)), strict=True)))
+    return Part(f"Killed at a random moment: {what}", tallies)
 
 
 def worker_part(scale: Scale, place: Path) -> Part:
@@ -123,7 +124,9 @@ def learning_part(scale: Scale, place: Path) -> Part:
 
 
 PARTS: dict[str, Callable[[Scale, Path], Part]] = {
-    "kills": kill_part,
+    "kills-data": partial(kill_part, "making data", kills.data_jobs),
+    "kills-agents": partial(kill_part, "agents", kills.agent_jobs),
+    "kills-encoders": partial(kill_part, "encoders", kills.encoder_jobs),
     "workers": worker_part,
     "disk": disk_part,
     "damage": damage_part,
