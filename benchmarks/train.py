@@ -23,7 +23,7 @@ from benchmarks.report import Row, Table, arguments, publish
 from benchmarks.subjects import SUBJECTS, TINY, Subject, made_up
 from benchmarks.timing import Timing, Work, compare
 from common.acceleration import EAGER, Acceleration
-from common.device import resolve_device
+from common.device import limited_threads, resolve_device
 from common.draws import Draws
 from common.errors import UserError, one_line_errors
 from common.updates import GraphUpdates, PipelinedUpdates, Updates
@@ -63,12 +63,10 @@ class Runner:
     step: int = 0
 
     def __call__(self) -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        for _ in range(self.per_call):
-            self.step += 1
-            self.update(self.step)
-        torch.set_num_threads(before)
+        with limited_threads(self.threads):
+            for _ in range(self.per_call):
+                self.step += 1
+                self.update(self.step)
 
 
 def make_runner(
