@@ -4,6 +4,7 @@ Numbers are read from /proc of the process and its children; the slope is that o
 through the second half, when everything has been used once.
 """
 
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,14 @@ def training(data: Path, place: Path, updates: int) -> Tally:
     own = (f"data_dir={data}", f"output_dir={place}", "run_name=soak", "max_episode_steps=5")
     command = ["train.py", *TINY, *rhythm, "agent=sgiql", *own]
     looks, log = [], place / "train" / "soak" / "train.csv"
-    process = start([*command, "save_video=false"])
-    while process.poll() is None:
-        if log.exists():  # learning has begun
-            # Evaluations come and go with their workers: the process itself must not grow.
-            looks.append(Look(time.monotonic(), look([process.pid])))
-        time.sleep(SECONDS)
-    output = process.communicate()[0]
+    process, output = start([*command, "save_video=false"]), None
+    while output is None:
+        try:  # its output is read all the time: a full pipe would stop it
+            output = process.communicate(timeout=SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            if log.exists():  # learning has begun
+                # Evaluations come and go with their workers: the process itself must not grow.
+                looks.append(Look(time.monotonic(), look([process.pid])))
     tally = judge(f"training for {updates} updates", updates, looks)
     if process.returncode or members(process.pid):
         tally.lost.append(f"it ended with {process.returncode}: {output[-300:]}")
