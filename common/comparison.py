@@ -36,6 +36,8 @@ VARIANTS = {
     "no-subgoals": "no subgoals",
     "changed-entities": "as trained",
 }
+RANDOM = "random-policy"  # in the world of the agent whose variant it is
+NO_VARIANT = "-"
 ABLATIONS = ("auto-radius", "max-value", "random-sample", "no-subgoals")
 OTHER_NUMBERS = re.compile(r"\d+-\w+|two-stacks")  # of objects
 
@@ -68,7 +70,7 @@ class Layout:
 
 SUCCESS = "Success rate in %: goals reached at the last step of an episode."
 TABLES = {
-    "main": Layout("Methods", SUCCESS, "success", lambda variant: not variant),
+    "main": Layout("Methods", SUCCESS, "success", lambda variant: variant in ("", RANDOM)),
     "ablations": Layout(
         "The method without its parts",
         f"{SUCCESS} The same checkpoints, other choices of subgoals.",
@@ -117,6 +119,8 @@ class Cell:
         """Experiment, agent and variant for people."""
         variant = VARIANTS.get(self.variant, self.variant.replace("-", " "))
         experiment = EXPERIMENTS.get(self.experiment, self.experiment)
+        if self.variant == RANDOM:
+            return experiment, variant, NO_VARIANT
         return experiment, AGENTS.get(self.agent, self.agent), variant
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.comparison import TABLES
+from common.comparison import RANDOM, TABLES
 from common.config import Config, compose
 from common.files import read_json
 from common.jobs import Job
@@ -44,7 +44,7 @@ class Plan:
     def figures(self) -> list[str]:
         """The lines of eval.sh that the table shows."""
         known, layout = read_lines("eval"), TABLES[self.table]
-        variants = ["changed-entities", *self.scale.ablations, *self.scale.other_numbers]
+        variants = [RANDOM, "changed-entities", *self.scale.ablations, *self.scale.other_numbers]
         shown = [variant for variant in variants if layout.shows(variant)]
         found = []
         for cell in map("/".join, itertools.product(self.scale.experiments, self.scale.agents)):
@@ -61,7 +61,7 @@ class Plan:
         """Bring datasets and encoders that are missing."""
         lines, found = read_lines("train"), {}
         for name in self.trained():
-            config = compose([*lines[name], *self.scale.overrides("train", lines[name])])
+            config = compose([*lines[name], *self.scale.overrides("train", name, lines[name])])
             for title, command in (*self._data(config), *_encoder(config)):
                 found[title] = Job(title, command, self._log(title))
         return list(found.values())
@@ -70,7 +70,7 @@ class Plan:
         """Trainings without their last evaluation; all agents of a seed before the next seed."""
         lines, tasks = read_lines("train"), []
         for seed, name in itertools.product(self.scale.seeds, self.trained()):
-            overrides = self.scale.overrides("train", lines[name])
+            overrides = self.scale.overrides("train", name, lines[name])
             config = compose([*lines[name], *overrides, f"seed={seed}"])
             evaluated = read_csv(run_path(config) / "eval.csv").get("step", [0])
             if evaluated[-1] < config.steps:
@@ -86,7 +86,7 @@ class Plan:
         done = _evaluated(Path(self.scale.output_dir) / "eval")
         checkpoints = ("last", "best") if self.table == "main" else ("last",)
         for seed, name, which in itertools.product(self.scale.seeds, self.figures(), checkpoints):
-            overrides = self.scale.overrides("eval", lines[name], _variant(name))
+            overrides = self.scale.overrides("eval", name, lines[name])
             config = compose([*lines[name], *overrides, f"seed={seed}"])
             trained = Path(config.eval_checkpoint) / CHECKPOINTS[which]
             when = done.get((config.eval_variant_name, which, seed), 0)
@@ -130,7 +130,7 @@ class Plan:
         for cell, line in read_lines("collect").items():
             if f"dataset_name={name}" in line:
                 command = ["bash", str(COMMANDS / "collect.sh"), cell]
-                yield f"collect {cell}", [*command, *self.scale.overrides("collect", line)]
+                yield f"collect {cell}", [*command, *self.scale.overrides("collect", cell, line)]
 
 
 def _published(dataset: str) -> str | None:
@@ -165,7 +165,3 @@ def _evaluated(folder: Path) -> dict[tuple[str, str, int], int]:
 def _agent(name: str) -> str:
     """EXPERIMENT/AGENT of a line's name."""
     return "/".join(name.split("/")[:2])
-
-
-def _variant(name: str) -> str:
-    return "".join(name.split("/")[2:])

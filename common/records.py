@@ -19,6 +19,8 @@ from typing import Any
 from common.errors import UserError
 from common.files import atomic_write, read_json
 
+UNTRAINED = {"train_device": "", "train_hours": None, "config": ""}  # or not known
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -31,7 +33,8 @@ class Outcome:
         objects: how many the evaluated world has.
         success, success_frac, episode_reward, entities_changed: means over the episodes.
         episodes: how many; episode_steps: their limit.
-        updates: of the agent. data: its dataset; transitions: how many it had.
+        updates: of the agent, 0 of a random policy. data: its dataset; transitions: how many it
+            had.
         device: what evaluated. train_device: what trained; train_hours: for how long, without
             evaluations.
         run, evaluation: names of their folders.
@@ -202,7 +205,7 @@ def _outcome(folder: Path) -> Outcome | None:
         evaluation=folder.name,
         commit=_commit(provenance["git"]),
         **_about_world(settings),
-        **_about_training(run),
+        **(_about_training(run) if metrics["updates"] else UNTRAINED),
     )
 
 
@@ -236,7 +239,7 @@ def _about_training(run: Path) -> dict[str, Any]:
     from common.runs import settings_hash
 
     if not (run / "config.json").is_file():
-        return {"train_device": "", "train_hours": None, "config": ""}
+        return UNTRAINED
     seconds = read_csv(run / "timing.csv").get("seconds", ())
     return {
         "train_device": read_json(run / "provenance.json")[-1]["device_name"],

@@ -28,14 +28,17 @@ class Scale:
     other_numbers: Mapping[str, Sequence[str]]
     instead: Mapping[str, Mapping[str, str]]
     also: Mapping[str, Sequence[str]]
+    learning: Mapping[str, Sequence[str]]
 
-    def overrides(self, script: str, line: Sequence[str], variant: str = "") -> list[str]:
-        """What is appended to a line of a script at this scale."""
+    def overrides(self, script: str, name: str, line: Sequence[str]) -> list[str]:
+        """What is appended at this scale to the line EXPERIMENT[/AGENT[/VARIANT]] of a script."""
+        experiment, _, variant = (*name.split("/"), "", "")[:3]
         instead = self.instead[script]
         replaced = [instead[override] for override in line if override in instead]
+        own = self.learning.get(experiment, ()) if script == "train" else ()
+        numbers = self.other_numbers.get(variant, ())
         places = [f"output_dir={self.output_dir}", f"data_dir={self.data_dir}"]
-        own = self.other_numbers.get(variant, ())
-        return [*replaced, *self.also[script], *own, *places]
+        return [*replaced, *self.also[script], *own, *numbers, *places]
 
 
 def read_scales(path: Path = SCALES) -> dict[str, Scale]:

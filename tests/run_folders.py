@@ -39,6 +39,7 @@ def add_evaluation(
     changed: Sequence[int] = (),
     overrides: Sequence[str] = (),
     name: str = "",
+    updates: int = 20,
 ) -> Path:
     """An evaluation of a cell with an episode for each success, 0 or 1; returns its folder."""
     variant = cell.replace("/", "_")
@@ -61,7 +62,7 @@ def add_evaluation(
         "env_steps": 40 * len(rows),
         "seconds": 1.0,
         "checkpoint": str(output / "train" / run / f"{checkpoint}.safetensors"),
-        "updates": 20,
+        "updates": updates,
         "settings": compose(settings).raw,
         "provenance": _provenance(),
     }

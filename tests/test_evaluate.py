@@ -125,6 +125,7 @@ def test_a_random_policy_looks_at_nothing_and_draws_by_episode(run_folder, tmp_p
         assert "random policy on manipobj-v0: 4 episodes" in result.stdout
         (file,) = (out / "eval").glob("*/episodes.csv")
         rows.append(file.read_text())
+        assert json.loads(file.with_name("metrics.json").read_text())["updates"] == 0
     assert rows[0] == rows[1]
 
 

@@ -56,8 +56,7 @@ def test_every_job_has_settings_that_exist(table, name, tmp_path):
     lines = read_lines("eval")
     for figure in made.figures():
         line = lines[figure]
-        overrides = made.scale.overrides("eval", line, "".join(figure.split("/")[2:]))
-        compose([*line, *overrides])
+        compose([*line, *made.scale.overrides("eval", figure, line)])
 
 
 @pytest.mark.parametrize("name", SCALES)
@@ -69,6 +68,7 @@ def test_everything_that_a_scale_changes_is_in_some_line(name):
         assert not {key for key in unknown if not _of_training(script, key)}, script
     variants = {figure.split("/")[2] for figure in read_lines("eval") if figure.count("/") == 2}
     assert {*scale.ablations, *scale.other_numbers} <= variants
+    assert scale.learning.keys() <= {name.split("/")[0] for name in read_lines("train")}
 
 
 def _of_training(script: str, key: str) -> bool:
@@ -99,12 +99,21 @@ def test_the_laptop_s_main_table(tmp_path):
     assert (method.value_competence_radius, method.n_diffusion_samples) == (-17, 64)
 
 
+def test_an_experiment_learns_with_settings_of_its_own(tmp_path):
+    shared = ("main", "laptop", tmp_path, "agents=ec-sgiql", "seeds=0")
+    learning_rates = {
+        experiment: settings(plan(*shared, f"experiments={experiment}").trainings()[0]).lr
+        for experiment in ("ppp-state", "scene-state", "tetris-state")
+    }
+    assert learning_rates == {"ppp-state": 2e-3, "scene-state": 1e-3, "tetris-state": 5e-4}
+
+
 def test_numbers_of_objects_and_choices_of_subgoals_survive_the_laptop(tmp_path):
     scale, lines = SCALES["laptop"], read_lines("eval")
 
     def at_scale(variant: str):
-        line = lines[f"ppp-state/ec-sgiql/{variant}"]
-        return compose([*line, *scale.overrides("eval", line, variant)])
+        name = f"ppp-state/ec-sgiql/{variant}"
+        return compose([*lines[name], *scale.overrides("eval", name, lines[name])])
 
     assert [at_scale(f"{n}").world.num_cubes for n in ("1-cube", "3-cubes")] == [1, 3]
     assert at_scale("max-value").world.num_cubes == 2
@@ -118,7 +127,7 @@ def test_figures_of_each_table(tmp_path):
     def figures(table: str) -> list[str]:
         return plan(table, "paper", tmp_path, "experiments=ppp-state").figures()
 
-    agents = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
+    agents = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "ec-iql/random-policy", "hiql", "iql"]
     assert [f for f in figures("main") if "diffuser" not in f] == [f"ppp-state/{a}" for a in agents]
     ablations = ["", "/auto-radius", "/max-value", "/random-sample", "/no-subgoals"]
     assert figures("ablations") == [f"ppp-state/ec-sgiql{v}" for v in ablations]

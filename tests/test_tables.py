@@ -37,6 +37,7 @@ def output(tmp_path_factory) -> Path:
         add_evaluation(root, f"{SGIQL}/changed-entities", seed, [1, 0, 0], changed=[1, 1, 2])
         cubes = ["env_kwargs.manipobj.num_cubes=1"]
         add_evaluation(root, f"{SGIQL}/1-cube", seed, [1, 1], overrides=cubes)
+    add_evaluation(root, f"{IQL}/random-policy", 0, [0, 0], updates=0)
     add_evaluation(root, "subgoals", 0, [1], name="sgiql_manipobj-v0_0_subgoals")
     return root
 
@@ -58,6 +59,7 @@ def test_every_evaluation_is_in_its_cell(made):
     assert list(figures(made, "main")) == [
         ("ec-sgiql", "", "last"),
         ("ec-iql", "", "last"),
+        ("ec-iql", "random-policy", "last"),
         ("ec-sgiql", "", "best"),
     ]
     assert list(figures(made, "ablations")) == [
@@ -84,6 +86,8 @@ def test_the_text_has_figures_comparison_conditions_and_runs(made, output):
     line = "| PPP-Cube, state | EC-SGIQL | as trained | 3 | 20 | 75.0 ± 25.0 |"
     assert f"{line} 75.0 [50.0, 100.0] | 82.5 ± 3.1 |" in text
     assert "| EC-SGIQL over EC-IQL | PPP-Cube, state | 3 and 2 | 1.00 | [1.00, 1.00] |" in text
+    assert "| PPP-Cube, state | random policy | - | 1 | 0 | 0.0 |" in text
+    assert "| EC-SGIQL over random policy | PPP-Cube, state | 3 and 1 | 1.00 |" in text
     assert text.index("Checkpoint `last`") < text.index("Checkpoint `best`")
     config = compose(["env_kwargs.manipobj.num_cubes=2", "max_episode_steps=40", "seed=1"])
     digest = train_name(config).rpartition("_")[2]
