@@ -83,7 +83,7 @@ class World(ABC):
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
     reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
-    reward_within_episode: ClassVar[bool] = False  # whether `reward` wants goals of the episode
+    reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
     needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
 

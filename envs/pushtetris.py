@@ -48,7 +48,6 @@ class PushTetris(World):
     packages = ("pymunk", "gymnasium", "numpy")
     metrics = (*LAST_STEP_METRICS, "episode_reward", "episode_length", "interaction_rate")
     reward_fields = ("image_bitmasks",)
-    reward_within_episode = True  # masks of different pieces would be compared otherwise
     identifies_entities = True
     needs_opengl = False
 
@@ -63,6 +62,7 @@ class PushTetris(World):
         self.num_objects = settings.num_objects
         self.num_entities = self.num_objects + 1
         self.max_identities = 1 + len(kinds)
+        self.reward_within_episode = len(kinds) > 1  # other episodes' masks may be of other pieces
         self.row_dim = rules.POSE_DIM + self.max_identities  # of the state
         self.state_dim = self.num_entities * self.row_dim
         self.entity_dim = self.row_dim + 1

@@ -294,6 +294,20 @@ def test_goals_of_other_episodes_are_refused_with_rewards_of_masks(data_dir):
             assert load_training_data(*load)[0].reward_rows == {}
 
 
+def test_goals_of_other_episodes_are_possible_with_one_kind_of_piece(tmp_path):
+    one = ("env_kwargs.pushtetris.num_objects=1", "env_kwargs.pushtetris.object_list=[O]")
+    mode = "env_kwargs.pushtetris.mode=data_collection"
+    config = settings(tmp_path, *one, mode)
+    run(tmp_path, "one", make_world(config), episodes=8, seed=0, settings=config.collect)
+    shares = ("p_curgoal_value=0", "p_trajgoal_value=0", "p_randgoal_value=1")
+    config = settings(tmp_path, *one, *shares, "train_dataset_name=one")
+    world = make_world(config)
+    load = (config, world, make_observation("ec_state", world), torch.device("cpu"))
+    buffer, _ = load_training_data(*load)
+    batch = buffer.sample(64, torch.Generator().manual_seed(0))
+    assert batch.reward.mean() < -0.5  # pieces lie elsewhere in most other episodes
+
+
 def test_an_agent_learns_and_is_filmed(data_dir):
     config = settings(data_dir)
     world = make_world(config)
