@@ -20,7 +20,8 @@ from tests.faults.processes import members, start
 from tests.faults.report import Tally
 
 SECONDS = 1.0  # between two looks
-GROWTH = 0.05  # of a number over the second half, as a share of its mean, that counts as flat
+GROWTH = 0.05  # of a number over the second half, as a share of its mean, that counts as flat;
+ONE = 1.0  # and so does less than one file, thread, process or MiB: they come and go
 COUNTS = ("MiB", "files", "threads", "processes")
 
 
@@ -65,7 +66,7 @@ def judge(fault: str, tries: int, looks: list[Look]) -> Tally:
     tally.note = ", ".join(f"{name} {m:.1f} {g:+.2f}" for name, (m, g) in found.items())
     tally.note += f" from the middle to the end, {len(looks)} looks"
     for name, (mean, growth) in found.items():
-        if growth > GROWTH * mean:
+        if growth > max(GROWTH * mean, ONE):
             tally.lost.append(f"{name} grew by {growth:.1f} from {mean:.1f}")
     tally.harmless = tries - len(tally.lost)
     return tally
