@@ -174,7 +174,7 @@ def rivals(table: Sequence[Cell], layout: Layout) -> dict[str, Strata]:
     """
     last = [cell for cell in table if cell.checkpoint == "last"]
     chosen, other = (1, 2) if layout.rivals == "agent" else (2, 1)  # places in `titles`
-    several = len({cell.titles[other] for cell in last}) > 1
+    several = len({cell.titles[other] for cell in last} - {NO_VARIANT}) > 1
     methods: dict[str, Strata] = {}
     for cell in last:
         where = f"{cell.titles[0]}, {cell.titles[other]}" if several else cell.titles[0]
