@@ -34,8 +34,8 @@ encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder
     encoder.dlp.enc_channels=[8,16,32] encoder.dlp.obj_dec_channels=[32,32,16]
     encoder.dlp.bg_dec_channels=[16,16,32])
 
-# What agents see: the 6 particles of 16 that the encoder is surest of. They hold the piece and the
-# pusher as often as all 16 do, and an agent learns from them twice as fast.
+# What agents see: the 6 particles of 16 that the encoder is surest of. They hold the piece as often as
+# all 16 do, the pusher nearly (0.88 of images, 0.92), and an agent learns from them twice as fast.
 sight=(obs=dlp rep_model_checkpoint=$encoder dlp_post_training_num_kp=6)
 
 # The agent: as quickstart.sh's of Push-Tetris, the paper's method in small networks. Within an episode
