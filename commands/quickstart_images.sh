@@ -23,8 +23,8 @@ collection=(env_kwargs.pushtetris.mode=data_collection obs=rgb dataset_name=$nam
 # A pass over all images takes too long, so an epoch is 400 updates. Few updates want high learning
 # rates: 2e-3 for glimpses alone (the paper's warm-up has 31,000 updates), then 5e-4 for the whole image,
 # where with 1e-3 or more all particles turn transparent at once and stay so. An image has a quarter of
-# the paper's pixels, so the KL terms have a quarter of their weight: else particles are given up before
-# one finds the pusher, eleven pixels.
+# the paper's pixels, so the KL terms have a quarter of their weight: else particles may be given up
+# before one finds the pusher, eleven pixels.
 encoder=output/encoders/$name
 encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder.image_size=$size
     encoder.batch_size=16 encoder.updates_per_epoch=400 encoder.lr=5e-4 encoder.adam_eps=1e-8
@@ -35,7 +35,7 @@ encoder_preset=(encoder.kind=dlp train_dataset_name=$name run_name=$name encoder
     encoder.dlp.bg_dec_channels=[16,16,32])
 
 # What agents see: the 6 particles of 16 that the encoder is surest of. They hold the piece as often as
-# all 16 do, the pusher nearly (0.88 of images, 0.92), and an agent learns from them twice as fast.
+# all 16 do, the pusher nearly (in 0.88 of images, 0.92), and an agent learns from them twice as fast.
 sight=(obs=dlp rep_model_checkpoint=$encoder dlp_post_training_num_kp=6)
 
 # The agent: as quickstart.sh's of Push-Tetris, the paper's method in small networks. Within an episode

@@ -1,7 +1,7 @@
 """Which runs belong to which table, and how its methods compare."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.published import Published
@@ -163,6 +163,11 @@ def _position(key: tuple[str, str, str, str]) -> tuple:
     )
 
 
+def differ(titles: Iterable[str]) -> bool:
+    """Whether there are several, so that they have to be told."""
+    return len(set(titles) - {NO_VARIANT}) > 1
+
+
 Strata = dict[str, Sequence[float]]  # name of an experiment -> scores of its runs (R,)
 
 
@@ -174,7 +179,7 @@ def rivals(table: Sequence[Cell], layout: Layout) -> dict[str, Strata]:
     """
     last = [cell for cell in table if cell.checkpoint == "last"]
     chosen, other = (1, 2) if layout.rivals == "agent" else (2, 1)  # places in `titles`
-    several = len({cell.titles[other] for cell in last} - {NO_VARIANT}) > 1
+    several = differ(cell.titles[other] for cell in last)
     methods: dict[str, Strata] = {}
     for cell in last:
         where = f"{cell.titles[0]}, {cell.titles[other]}" if several else cell.titles[0]

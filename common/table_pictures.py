@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from common.comparison import AGENTS, EXPERIMENTS, NO_VARIANT, Cell
+from common.comparison import AGENTS, EXPERIMENTS, Cell, differ
 from common.plots import as_png
 from common.records import ChangeCount, CurvePoint
 from common.statistics import spread
@@ -68,8 +68,7 @@ def _bars_panel(axes: Axes, cells: Sequence[Cell]) -> None:
 def _label(cell: Cell, cells: Sequence[Cell]) -> str:
     """The agent, and its variant where the panel has several."""
     _, agent, variant = cell.titles
-    several = len({other.titles[2] for other in cells} - {NO_VARIANT}) > 1
-    return f"{agent}, {variant}" if several else agent
+    return f"{agent}, {variant}" if differ(other.titles[2] for other in cells) else agent
 
 
 def _objects_panel(axes: Axes, cells: Sequence[Cell]) -> None:
