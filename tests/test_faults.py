@@ -1,5 +1,6 @@
 """A little of every experiment in `tests/faults`; `python -m tests.faults` does all of it."""
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -9,8 +10,19 @@ import pytest
 from common import doctor
 from common.errors import UserError
 from tests.faults import __main__ as experiments
-from tests.faults import damage, disk, hostile, learning, matrix, misuse, races, report, workers
-from tests.faults.parts import SCALES
+from tests.faults import (
+    damage,
+    disk,
+    hostile,
+    kills,
+    learning,
+    matrix,
+    misuse,
+    races,
+    report,
+    workers,
+)
+from tests.faults.parts import SCALES, kill_part
 
 QUICK = SCALES["quick"]
 EVERY = 17  # one of so many combinations of the matrix is tried
@@ -116,3 +128,24 @@ def test_a_wrong_part_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         experiments.main()
     assert "no part is called nothing; there are kills" in capsys.readouterr().err
+
+
+def test_a_stopped_part_goes_on_with_the_next_command(tmp_path, monkeypatch):
+    killed = []
+
+    def kill(job, count, place):
+        killed.append(job.name)
+        if len(killed) == 2:
+            raise KeyboardInterrupt
+        return report.Tally(job.name, tried=count, harmless=count)
+
+    monkeypatch.setattr(kills, "run", kill)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    jobs = [kills.Job(name, list, dict) for name in ("first", "second", "third")]
+    scale = dataclasses.replace(QUICK, jobs=1)
+    with pytest.raises(KeyboardInterrupt):
+        kill_part("things", lambda place: jobs, scale, tmp_path)
+    part = kill_part("things", lambda place: jobs, scale, tmp_path)
+    assert sorted(killed) == ["first", "second", "second", "third"]  # those that ended, once
+    assert [tally.fault for tally in part.tallies] == ["first", "second", "third"]
+    assert "before: commit no checkout" in part.below and not list(tmp_path.rglob("*.json"))

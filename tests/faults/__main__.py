@@ -4,7 +4,8 @@
     python -m tests.faults --scale quick       everything, a little of it
     python -m tests.faults kills-data damage   some parts; the others stay as they were
 
-What a part saw stays in `output/faults/`, and RELIABILITY.md is made of the parts that are there.
+A stopped kills part goes on with the command that it was at. What a part saw stays in
+`output/faults/`, and RELIABILITY.md is made of the parts that are there.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 
 # Worker processes import this file as well, so what needs torch is imported where it is used.
 
-RESULTS, DOCUMENT = Path("output/faults"), Path("RELIABILITY.md")  # of the project's folder
+DOCUMENT = Path("RELIABILITY.md")  # of the project's folder
 
 
 def cpu_seconds() -> float:
@@ -67,7 +68,7 @@ def main() -> None:
     for name in options.parts or PARTS:
         print(f"== {name}", flush=True)
         part = run(name, scale, title)
-        results = report.ROOT / RESULTS
+        results = report.ROOT / report.RESULTS
         report.save(part, results / f"{name}.json")
         print(*report.table(part.tallies), *part.lost, part.about, sep="\n", flush=True)
         lost += len(part.lost)

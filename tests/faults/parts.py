@@ -1,5 +1,6 @@
 """The parts of the experiments, and how much of each is done."""
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.faults import (
     matrix,
     misuse,
     races,
+    report,
     soak,
     workers,
 )
@@ -55,16 +57,28 @@ SCALES = {
 
 
 def kill_part(what: str, jobs: Callable, scale: Scale, place: Path) -> Part:
-    """Commands are killed side by side: most of the time each of them keeps one core busy."""
+    """Commands are killed side by side: most of the time each of them keeps one core busy.
+
+    Each takes long, so its tally is kept at once, and a part that was stopped goes on from there.
+    """
+    kept = report.ROOT / report.RESULTS / f"kills-{what}-{scale.kills}"
 
     def kill(number: int, job: kills.Job) -> Tally:
+        if (path := kept / f"{number}.json").exists():
+            return report.load(path).tallies[0]
         tally = kills.run(job, scale.kills, place / f"job-{number}")
         print(tally.fault, f"{tally.tried} times", tally.note, sep=", ", flush=True)
+        report.save(Part(job.name, [tally], about=report.machine()), path)
         return tally
 
+    earlier = sorted({report.load(path).about for path in kept.glob("*.json")})
     with ThreadPoolExecutor(scale.jobs or available_cores()) as pool:
         tallies = list(pool.map(kill, *zip(*enumerate(jobs(place)), strict=True)))
-    return Part(f"Killed at a random moment: {what}", tallies)
+    shutil.rmtree(kept)
+    below = (
+        f"Continued after a stop; what was killed before: {'; '.join(earlier)}." if earlier else ""
+    )
+    return Part(f"Killed at a random moment: {what}", tallies, below)
 
 
 def worker_part(scale: Scale, place: Path) -> Part:

@@ -1,6 +1,5 @@
 """What each fault did, counted, and the table that RELIABILITY.md is made of."""
 
-import json
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,10 @@ from pathlib import Path
 
 import torch
 
+from common.files import read_json, write_json
+
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path("output/faults")  # of the project's folder
 SHOWN = 3  # losses that are described, of each fault
 
 
@@ -62,24 +64,28 @@ class Part:
 
 def machine() -> str:
     """Code, versions and system that a part ran with."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    commit = done.stdout.strip() or "no checkout"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!RELIABILITY.md")
+    commit = (_git("describe", "--always") or "no checkout") + ("-dirty" if changed else "")
     return (
         f"commit {commit}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{platform.system()}, {date.today()}"
     )
 
 
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def save(part: Part, path: Path) -> None:
     """Keep a part until the table is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(part), indent=2) + "\n", encoding="utf-8")
+    write_json(path, asdict(part))
 
 
 def load(path: Path) -> Part:
     """A part that `save` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     content["tallies"] = [Tally(**tally) for tally in content["tallies"]]
     return Part(**content)
 
