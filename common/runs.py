@@ -142,7 +142,7 @@ def provenance(machine: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
-        "git": _git_state(),
+        "git": git_state(),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
         "system": platform.platform(),
         **machine,
@@ -207,19 +207,23 @@ def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _git_state() -> dict[str, Any] | None:
-    """Return the commit of this code and whether files differ from it; None outside a checkout."""
-    if not (ROOT / ".git").exists():
+def git_state(root: Path = ROOT, ignored: str = "") -> dict[str, Any] | None:
+    """Return the commit of this code and whether files, but one `ignored`, differ from it.
+
+    None outside a checkout.
+    """
+    if not (root / ".git").exists():
         return None
+    but = ["--", ".", f":!{ignored}"] if ignored else []
     try:
-        commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain"))}
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", *but))}
     except (OSError, subprocess.CalledProcessError):
         return None  # git is not installed, or there is no commit yet
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

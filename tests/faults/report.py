@@ -1,7 +1,6 @@
 """What each fault did, counted, and the table that RELIABILITY.md is made of."""
 
 import platform
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from common.files import read_json, write_json
+from common.runs import git_state
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("output/faults")  # of the project's folder
@@ -64,17 +64,12 @@ class Part:
 
 def machine() -> str:
     """Code, versions and system that a part ran with."""
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!RELIABILITY.md")
-    commit = (_git("describe", "--always") or "no checkout") + ("-dirty" if changed else "")
+    git = git_state(ROOT, ignored="RELIABILITY.md")
+    commit = git["commit"][:7] + "-dirty" * git["dirty"] if git else "no checkout"
     return (
         f"commit {commit}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{platform.system()}, {date.today()}"
     )
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def save(part: Part, path: Path) -> None:
