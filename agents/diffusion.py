@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.layers import BLOCK_STD, MLP, Block, Linear, modulate
+from agents.layers import MLP, Block, Linear, modulate
 from agents.networks import EITSettings, entities_first
 
 SLOTS = 3  # state, subgoal, goal
@@ -41,26 +41,27 @@ class SlotDenoiser(nn.Module):
     Args:
         features: D. slots: number of sets. views: the first N/views entities of a set are those of
             the first view, and so on.
-        gate_std: standard deviation of the weights that make shifts, scales and gates; 0 lets
-            every block start as the identity.
+        gate_std: standard deviation of the weights that make shifts, scales and gates; `None` is
+            that of the others, 0 lets every block start as the identity.
     """
 
     # The reference means its gates to start closed, but a later initialisation pass gives them
-    # N(0, 0.02^2) like every other weight of the transformer; the published results have that.
+    # N(0, init_std^2) like every other weight of the transformer; the published results have that.
     def __init__(
         self,
         features: int,
         size: EITSettings,
         slots: int,
         views: int = 1,
-        gate_std: float = BLOCK_STD,
+        gate_std: float | None = None,
     ) -> None:
         super().__init__()
-        width = size.embed_dim
+        width, std = size.embed_dim, size.init_std
+        gate_std = std if gate_std is None else gate_std
         self.width, self.views = width, views
         self.encode = MLP(1, (features, size.h_dim, width))
-        self.entity_encoding = nn.Parameter(torch.randn(1, views, 1, width) * BLOCK_STD)
-        self.slot_encoding = nn.Parameter(torch.randn(1, slots, 1, width) * BLOCK_STD)
+        self.entity_encoding = nn.Parameter(torch.randn(1, views, 1, width) * std)
+        self.slot_encoding = nn.Parameter(torch.randn(1, slots, 1, width) * std)
         self.embed_time = MLP(1, (width, 4 * width, width))
         self.blocks = nn.ModuleList(
             Block(
@@ -68,13 +69,14 @@ class SlotDenoiser(nn.Module):
                 width,
                 (4 * width,),
                 size.n_head,
+                std=std,
                 condition_std=gate_std,
                 dropout=size.dropout,
             )
             for _ in range(size.n_diffuser_layers)
         )
         self.modulation = Linear(1, width, 2 * width, std=gate_std)
-        self.mix = Linear(1, width, width, bias=False, std=BLOCK_STD)
+        self.mix = Linear(1, width, width, bias=False, std=std)
         self.decode = MLP(1, (width, size.h_dim, features))
 
     def time(self, t: Tensor) -> Tensor:

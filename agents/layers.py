@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BLOCK_STD = 0.02  # standard deviation of every Linear weight inside a transformer block
 NORM_EPS = 1e-6
 # On CPU, products with fewer output features may round a row by its place in the batch (seen at 5
 # to 11). Acting fills up to this many, so that an episode has the same result in any company.
@@ -116,18 +115,18 @@ class Attention(nn.Module):
     """Multi-head attention, no bias in query, key, value and output projections.
 
     Without a context the set attends to itself and the three projections are one product. Groups
-    of entities (K, G, N, B, E) attend to each other like one set.
+    of entities (K, G, N, B, E) attend to each other like one set. `std` is that of initial weights.
     """
 
-    def __init__(self, members: int, width: int, heads: int, cross: bool) -> None:
+    def __init__(self, members: int, width: int, heads: int, cross: bool, std: float) -> None:
         super().__init__()
         self.heads = heads
         if cross:
-            self.query = Linear(members, width, width, bias=False, std=BLOCK_STD)
-            self.key_value = Linear(members, width, 2 * width, bias=False, std=BLOCK_STD)
+            self.query = Linear(members, width, width, bias=False, std=std)
+            self.key_value = Linear(members, width, 2 * width, bias=False, std=std)
         else:
-            self.query_key_value = Linear(members, width, 3 * width, bias=False, std=BLOCK_STD)
-        self.out = Linear(members, width, width, bias=False, std=BLOCK_STD)
+            self.query_key_value = Linear(members, width, 3 * width, bias=False, std=std)
+        self.out = Linear(members, width, width, bias=False, std=std)
         # Which feature belongs to which head, as matrices: one sums products of queries and keys
         # over each head, scaled by 1/sqrt(d); the other spreads a head's weight over features.
         head_of = torch.arange(width) // (width // heads)
@@ -170,6 +169,7 @@ class Block(nn.Module):
 
     Args:
         hidden: hidden widths of the MLP.
+        std: standard deviation of the initial weights; biases start at zero.
         cross: attend to a context, which is normalised by its own LayerNorm.
         condition_std: `None` for plain LayerNorms; otherwise AdaLN, whose Linear(E, 6E) of the
             condition has weights of this standard deviation (0: gates start closed).
@@ -182,14 +182,15 @@ class Block(nn.Module):
         hidden: tuple[int, ...],
         heads: int,
         *,
+        std: float,
         cross: bool = False,
         condition_std: float | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.dropout = dropout
-        self.attention = Attention(members, width, heads, cross)
-        self.mlp = MLP(members, (width, *hidden, width), std=BLOCK_STD)
+        self.attention = Attention(members, width, heads, cross, std)
+        self.mlp = MLP(members, (width, *hidden, width), std=std)
         self.norm_context = LayerNorm(members, width) if cross else None
         if condition_std is None:
             self.norm_attention = LayerNorm(members, width)

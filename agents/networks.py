@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import ObservationSpec
-from agents.layers import BLOCK_STD, MLP, Block, LayerNorm, Linear, Output, modulate
+from agents.layers import MLP, Block, LayerNorm, Linear, Output, modulate
 from common.settings import setting
 
 
@@ -22,6 +22,7 @@ class EITSettings:
     embed_dim: int = setting(low=1)
     h_dim: int = setting(low=1)
     n_head: int = setting(low=1)
+    init_std: float = setting(above=0.0)  # N(0, std^2), of the blocks' weights
     dropout: float = setting(low=0.0, high=0.9)
     n_diffuser_layers: int = setting(low=1)
 
@@ -62,9 +63,9 @@ class ParticleProjection(nn.Module):
 class ViewEncoding(nn.Module):
     """Adds a learned vector per view to its entities, which lie together: (K, N, B, E)."""
 
-    def __init__(self, members: int, views: int, width: int) -> None:
+    def __init__(self, members: int, views: int, width: int, std: float) -> None:
         super().__init__()
-        self.encoding = nn.Parameter(torch.randn(members, views, 1, width) * BLOCK_STD)
+        self.encoding = nn.Parameter(torch.randn(members, views, 1, width) * std)
 
     def forward(self, x: Tensor) -> Tensor:
         views = self.encoding.shape[1]
@@ -96,8 +97,9 @@ class EntityMixer(nn.Module):
             self.project = ParticleProjection(members, spec, size)
         else:
             self.project = EntityProjection(members, spec.features, size.h_dim, width)
-        several = spec.views > 1
-        self.encode_view = ViewEncoding(members, spec.views, width) if several else nn.Identity()
+        self.encode_view: nn.Module = nn.Identity()
+        if spec.views > 1:
+            self.encode_view = ViewEncoding(members, spec.views, width, size.init_std)
         self.state_block = self.block(cross=False)
         self.goal_block = self.block(cross=True)
         self.mixed_block = self.block(cross=False)
@@ -110,6 +112,7 @@ class EntityMixer(nn.Module):
             size.embed_dim,
             (size.h_dim, size.h_dim),
             size.n_head,
+            std=size.init_std,
             cross=cross,
             condition_std=0.0 if self.conditioned else None,
             dropout=size.dropout,
@@ -136,7 +139,7 @@ class EntityTrunk(EntityMixer):
     ) -> None:
         super().__init__(members, spec, size, conditioned)
         width, hidden = size.embed_dim, size.h_dim
-        self.output_token = nn.Parameter(torch.randn(members, 1, 1, width) * BLOCK_STD)
+        self.output_token = nn.Parameter(torch.randn(members, 1, 1, width) * size.init_std)
         self.gather_block = self.block(cross=True)
         if conditioned:
             self.modulation = Linear(members, width, 2 * width, std=0.0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from agents.base import ObservationSpec
 from agents.diffusion import GaussianDiffusion, SlotDenoiser
-from agents.layers import BLOCK_STD, MLP
+from agents.layers import MLP
 from agents.networks import EITSettings, entities_first
 
 
@@ -28,12 +28,12 @@ class WindowDenoiser(SlotDenoiser):
         action_dim: int,
         size: EITSettings,
         slots: int,
-        gate_std: float = BLOCK_STD,
+        gate_std: float | None = None,
     ) -> None:
         super().__init__(spec.features, size, slots, spec.views, gate_std)
         width = size.embed_dim
         self.encode_action = MLP(1, (action_dim, size.h_dim, width))
-        self.action_encoding = nn.Parameter(torch.randn(1, 1, 1, width) * BLOCK_STD)
+        self.action_encoding = nn.Parameter(torch.randn(1, 1, 1, width) * size.init_std)
         self.decode_action = MLP(1, (width, size.h_dim, action_dim))
 
     def forward(self, sets: Tensor, actions: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ class WindowDiffuser(GaussianDiffusion):
     ) -> None:
         super().__init__(steps, predicts_noise)
         self.slots, self.features, self.action_dim = slots, spec.features, action_dim
-        gate_std = 0.0 if closed_gates else BLOCK_STD
+        gate_std = 0.0 if closed_gates else None
         self.denoiser = WindowDenoiser(spec, action_dim, size, slots, gate_std)
 
     def count(self, entities: int) -> int:

@@ -19,7 +19,9 @@ from agents.sgiql import SGIQL, SGIQLSettings
 from common.buffer import Batch
 from tests.test_networks import randomise
 
-SIZE = EITSettings(embed_dim=16, h_dim=24, n_head=4, dropout=0.0, n_diffuser_layers=2)
+SIZE = EITSettings(
+    embed_dim=16, h_dim=24, n_head=4, init_std=0.02, dropout=0.0, n_diffuser_layers=2
+)
 MLP = MLPSettings(h_dim=16, conv_channels=(4,))
 SETS = ObservationSpec("entities", (3, 7))
 PARTICLES = ObservationSpec("entities", (4, 7), views=2, explicit=3)

@@ -8,7 +8,9 @@ from agents.diffusion import SubgoalDiffuser, cosine_betas
 from agents.networks import EITSettings
 from tests.test_networks import randomise
 
-SIZE = EITSettings(embed_dim=16, h_dim=32, n_head=2, dropout=0.0, n_diffuser_layers=2)
+SIZE = EITSettings(
+    embed_dim=16, h_dim=32, n_head=2, init_std=0.02, dropout=0.0, n_diffuser_layers=2
+)
 
 
 def test_cosine_schedule_by_hand() -> None:

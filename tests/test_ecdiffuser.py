@@ -28,9 +28,15 @@ from tests.test_networks import SPECS, count, randomise
 from tests.test_training import RHYTHM, assert_same_run, folder_of, interrupt, result
 from tests.test_updates import make_buffer
 
-SMALL = EITSettings(embed_dim=64, h_dim=256, n_head=8, dropout=0.0, n_diffuser_layers=8)
-STANDARD = EITSettings(embed_dim=256, h_dim=256, n_head=8, dropout=0.0, n_diffuser_layers=6)
-LARGE = EITSettings(embed_dim=512, h_dim=512, n_head=8, dropout=0.0, n_diffuser_layers=12)
+SMALL = EITSettings(
+    embed_dim=64, h_dim=256, n_head=8, init_std=0.02, dropout=0.0, n_diffuser_layers=8
+)
+STANDARD = EITSettings(
+    embed_dim=256, h_dim=256, n_head=8, init_std=0.02, dropout=0.0, n_diffuser_layers=6
+)
+LARGE = EITSettings(
+    embed_dim=512, h_dim=512, n_head=8, init_std=0.02, dropout=0.0, n_diffuser_layers=12
+)
 SETTINGS = {
     "horizon": 4,
     "exe_steps": 1,

@@ -1,5 +1,7 @@
 """Entity networks: the reference's parameter counts, symmetries, attention by its definition."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from agents.base import ObservationSpec
 from agents.families import make_networks
 from agents.flat import MLPSettings
-from agents.layers import PAIRWISE_LIMIT, Attention
+from agents.layers import PAIRWISE_LIMIT, Attention, Block, Linear
 from agents.networks import (
     EITSettings,
     EntityCritic,
@@ -19,8 +21,12 @@ from agents.networks import (
 from common.errors import UserError
 
 MLP = MLPSettings(h_dim=512, conv_channels=(16, 32, 32))
-PAPER = EITSettings(embed_dim=64, h_dim=256, n_head=8, dropout=0.0, n_diffuser_layers=8)
-SMALL = EITSettings(embed_dim=16, h_dim=24, n_head=4, dropout=0.0, n_diffuser_layers=2)
+PAPER = EITSettings(
+    embed_dim=64, h_dim=256, n_head=8, init_std=0.02, dropout=0.0, n_diffuser_layers=8
+)
+SMALL = EITSettings(
+    embed_dim=16, h_dim=24, n_head=4, init_std=0.02, dropout=0.0, n_diffuser_layers=2
+)
 
 
 def count(module: torch.nn.Module) -> int:
@@ -45,6 +51,19 @@ DLP_TETRIS = ObservationSpec("entities", (20, 14), explicit=6)
 STATE = ObservationSpec("flat", (21,))
 VQVAE = ObservationSpec("flat", (2048,), views=2)
 RGB = ObservationSpec("image", (3, 128, 128))
+
+
+def test_the_blocks_start_with_weights_of_the_wanted_size() -> None:
+    torch.manual_seed(0)
+    size = dataclasses.replace(PAPER, init_std=0.1)
+    networks = make_networks(CUBES, 5, size, MLP)
+    for net in (networks.policy(), networks.value(), networks.critic(2), networks.diffuser(10)):
+        blocks = [module for module in net.modules() if isinstance(module, Block)]
+        assert blocks
+        for block in blocks:
+            for layer in (*block.mlp, block.attention.out):
+                if isinstance(layer, Linear):
+                    assert layer.weight.std().item() == pytest.approx(0.1, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +230,7 @@ def test_attention_is_softmax_of_scaled_products(cross: bool, entities: int) -> 
     torch.manual_seed(0)
     members, batch, width, heads = 2, 3, 16, 4
     assert (entities**2 <= PAIRWISE_LIMIT) == (entities == 2)
-    layer = randomise(Attention(members, width, heads, cross))
+    layer = randomise(Attention(members, width, heads, cross, std=0.02))
     x = torch.randn(members, entities, batch, width)
     context = torch.randn(members, entities, batch, width) if cross else None
     out = layer(x, context)
