@@ -90,7 +90,7 @@ def test_the_laptop_s_main_table(tmp_path):
             t.batch_size,
             t.gamma,
             t.threads,
-            getattr(t.agent_settings, "alpha", 1.0),  # EC-Diffuser has none
+            getattr(t.agent_settings, "alpha", 10.0),  # EC-Diffuser has none
         )
         for t in trainings
     }
