@@ -79,7 +79,10 @@ def reproduce(plan: Plan) -> None:
     scale = plan.scale
     if not plan.figures():
         given = f"{','.join(scale.experiments)} and {','.join(scale.agents)}"
-        raise UserError(f"table {plan.table} has no line in commands/eval.sh for {given}")
+        raise UserError(
+            f"table {plan.table} has no line in commands/eval.sh for {given} "
+            "at this scale, see commands/scales.yaml"
+        )
     # A cluster queues the jobs of all lines itself.
     at_once = 1000 if plan.launcher else scale.jobs
     for phase, jobs, number in (
