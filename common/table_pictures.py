@@ -61,8 +61,8 @@ def _bars_panel(axes: Axes, cells: Sequence[Cell]) -> None:
     axes.set_yticks(range(len(cells)), [_label(cell, cells) for cell in cells], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="success, %", xlim=(0, 102))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7)
+    if axes.get_legend_handles_labels()[0]:  # above the axes, where no marker lies
+        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
 
 
 def _label(cell: Cell, cells: Sequence[Cell]) -> str:
