@@ -1,9 +1,9 @@
 """A table of the paper from nothing: `bash commands/reproduce.sh TABLE [SCALE] [key=value ...]`.
 
 TABLE: main, ablations, subgoals or generalization. SCALE: an entry of `commands/scales.yaml`; its
-keys experiments, agents, seeds (lists with commas), jobs, output_dir and data_dir can be given
-anew. `launcher=slurm` submits trainings and evaluations through Hydra's submitit launcher; further
-arguments for Hydra, such as `hydra.launcher.partition=gpu`, are passed on.
+keys experiments, agents, seeds (lists with commas), jobs, output_dir, data_dir and download can be
+given anew. `launcher=slurm` submits trainings and evaluations through Hydra's submitit launcher;
+further arguments for Hydra, such as `hydra.launcher.partition=gpu`, are passed on.
 
 What is missing is collected or downloaded, trained, evaluated; then the table is made, in `tables/`
 of the output folder. Finished parts are skipped, so the same command continues after any stop.
@@ -30,6 +30,7 @@ KEYS = {  # that may be given -> how their text is read
     "jobs": int,
     "output_dir": str,
     "data_dir": str,
+    "download": lambda text: _choice(text, "download", ("true", "false")) == "true",
 }
 USAGE = "give TABLE [SCALE] [key=value ...], such as `bash commands/reproduce.sh main laptop`"
 

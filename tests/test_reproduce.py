@@ -225,6 +225,7 @@ def test_a_cluster_gets_all_seeds_of_a_line_in_one_job(tmp_path):
         (["main", "lap"], "unknown scale lap; did you mean laptop"),
         (["main", "seed=1"], "unknown key seed; did you mean seeds"),
         (["main", "seeds=a"], "seeds=a is not a number, or several with commas"),
+        (["main", "download=no"], "unknown download no; known: true, false"),
         (["main", "jobs=0"], "jobs=0 must be at least 1"),
         (["main", "hydra.launcher.partition=gpu"], "is for a cluster; add launcher=slurm"),
         (["main", "launcher=pbs"], "unknown launcher pbs; known: local, slurm"),
