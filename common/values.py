@@ -2,18 +2,20 @@
 
 Of pairs of states k steps apart in the training data it tells
 
-- V(s_t, s_{t+k}) with the range of its middle 80 %, beside -(1 - gamma^k) / (1 - gamma), the cost
-  of k steps. The data's way is seldom the shortest, so V may lie above that; far above it,
-  everything seems within reach and a competence radius keeps nothing out.
-- progress: how often V(s_{t+j}, s_{t+k}) > V(s_t, s_{t+k}), j = subgoal_k steps on the way. This is
-  what choosing subgoals by value rests on; one half is chance.
+- V(s_t, s_{t+k}) with the range of its middle 80 %, beside the discounted rewards on the data's way
+  until the goal is reached for the first time. That way is seldom the shortest, so V may lie above
+  them; far above, everything seems within reach and a competence radius keeps nothing out.
+- progress: how often V(s_{t+j}, s_{t+k}) > V(s_t, s_{t+k}), j = subgoal_k steps on the way, if the
+  goal is not reached at t. This is what choosing subgoals by value rests on; one half is chance.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from agents.base import Agent
 from common.agent_files import load_agent
@@ -30,13 +32,16 @@ USUAL_STEP = 25  # j, of agents without subgoals: the paper's length of a subgoa
 
 @dataclass(frozen=True)
 class Row:
-    """V over pairs of states `distance` steps apart; `progress` is NaN up to j steps."""
+    """V over pairs of states `distance` steps apart, `way` their discounted rewards on the way.
+
+    `progress` is NaN up to j steps.
+    """
 
     distance: int
     mean: float
     low: float
     high: float
-    steps: float  # what the steps between them cost
+    way: float
     progress: float
 
 
@@ -48,33 +53,54 @@ def value_rows(agent: Agent, buffer: Buffer, gamma: float, seed: int = 0) -> lis
 
 @torch.no_grad()
 def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -> Row:
-    generator = torch.Generator().manual_seed(seed)
-    step = getattr(agent.settings, "subgoal_k", USUAL_STEP)
-    episodes = (buffer.length.cpu() > distance).nonzero()[:, 0]
-    episode = episodes[torch.randint(len(episodes), (PAIRS,), generator=generator)]
-    room = buffer.length.cpu()[episode] - distance
-    start = buffer.first.cpu()[episode] + (torch.rand(PAIRS, generator=generator) * room).long()
+    start = _starts(buffer, distance, torch.Generator().manual_seed(seed))  # (PAIRS,)
     device = agent.context.device
 
-    def value(ahead: int) -> torch.Tensor:
+    def value(ahead: int) -> Tensor:
         """V of the state `ahead` steps on."""
         states, goals = buffer.observe(start + ahead), buffer.observe(start + distance)
-        return agent.value(states.to(device), goals.to(device))
+        return agent.value(states.to(device), goals.to(device)).cpu()
 
     v = value(0)
     low, high = v.quantile(v.new_tensor(MIDDLE)).tolist()
-    progress = (value(step) > v).float().mean().item() if step < distance else float("nan")
-    cost = -(1 - gamma**distance) / (1 - gamma)
-    return Row(distance, v.mean().item(), low, high, cost, progress)
+    missing = _rewards(buffer, start, distance)  # (k + 1, PAIRS), 0 where the goal is reached
+    not_yet = (missing < 0).cummin(dim=0).values
+    powers = gamma ** torch.arange(distance)
+    way = (powers[:, None] * missing[1:] * not_yet[1:]).sum(dim=0)
+    step, progress = getattr(agent.settings, "subgoal_k", USUAL_STEP), math.nan
+    if step < distance:
+        progress = (value(step) > v)[not_yet[0]].float().mean().item()
+    return Row(distance, v.mean().item(), low, high, way.mean().item(), progress)
+
+
+def _starts(buffer: Buffer, distance: int, generator: torch.Generator) -> Tensor:
+    """Rows (PAIRS,) whose episodes go on for `distance` steps."""
+    length, first = buffer.length.cpu(), buffer.first.cpu()
+    long_enough = (length > distance).nonzero()[:, 0]
+    episode = long_enough[torch.randint(len(long_enough), (PAIRS,), generator=generator)]
+    room = length[episode] - distance
+    return first[episode] + (torch.rand(PAIRS, generator=generator) * room).long()
+
+
+def _rewards(buffer: Buffer, start: Tensor, distance: int) -> Tensor:
+    """Rewards (k + 1, PAIRS) of being 0 to k steps on, the goal being the state k steps on."""
+    ahead = torch.arange(distance + 1)[:, None]
+    if buffer.reward is None:
+        return (ahead == distance).float().expand(-1, len(start)) - 1
+    rows = (start + ahead).flatten()
+    goals = (start + distance).repeat(distance + 1)
+    columns = {name: column.cpu() for name, column in buffer.reward_rows.items()}
+    there, asked = ({n: c[i] for n, c in columns.items()} for i in (rows, goals))
+    return buffer.reward(there, asked).view(distance + 1, -1)
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text."""
-    lines = [f"{'steps':>6}{'V':>9}{'middle 80 %':>20}{'their cost':>12}{'progress':>10}"]
+    lines = [f"{'steps':>6}{'V':>9}{'middle 80 %':>20}{'on the way':>12}{'progress':>10}"]
     for row in rows:
         span = f"{row.low:.1f} to {row.high:.1f}"
-        told = "-" if row.progress != row.progress else f"{row.progress:.2f}"
-        lines.append(f"{row.distance:6}{row.mean:9.1f}{span:>20}{row.steps:12.1f}{told:>10}")
+        told = "-" if math.isnan(row.progress) else f"{row.progress:.2f}"
+        lines.append(f"{row.distance:6}{row.mean:9.1f}{span:>20}{row.way:12.1f}{told:>10}")
     return "\n".join(lines)
 
 
@@ -84,9 +110,8 @@ def describe(run: str) -> str:
     setup, config, updates = load_agent(find_checkpoint(run), device)
     if not hasattr(setup.agent, "value"):
         raise UserError(f"{run}: {config.agent} has no value function")
-    buffer, _ = load_training_data(
-        config, setup.world, setup.observation, device, setup.normaliser, rewards=False
-    )
+    arguments = config, setup.world, setup.observation, device, setup.normaliser
+    buffer, _ = load_training_data(*arguments)
     heading = f"{run}, {updates} updates, gamma {config.gamma}"
     return f"{heading}\n{table(value_rows(setup.agent, buffer, config.gamma))}"
 

@@ -29,11 +29,11 @@ def buffer():
 
 
 def test_the_value_of_the_data_s_way_is_its_cost(buffer):
-    cost = lambda s, g: -(1 - GAMMA ** (g - s)) / (1 - GAMMA)  # noqa: E731
+    cost = lambda s, g: -(1 - GAMMA ** (g - s - 1).clamp(min=0)) / (1 - GAMMA)  # noqa: E731
     rows = values.value_rows(agent_with(cost), buffer, GAMMA)
     assert [row.distance for row in rows] == [0, 5, 10, 25, 50, 75]  # 79 steps at most
     for row in rows:
-        assert row.mean == pytest.approx(row.steps, abs=1e-4)
+        assert row.mean == pytest.approx(row.way, abs=1e-4)
         assert row.low == pytest.approx(row.high)
         if row.distance <= STEP:
             assert math.isnan(row.progress)
@@ -47,6 +47,17 @@ def test_a_value_without_knowledge_tells_progress_by_chance(buffer):
     last = values.value_rows(agent_with(noise), buffer, GAMMA)[-1]
     assert last.progress == pytest.approx(0.5, abs=0.06)
     assert (last.low, last.high) == (pytest.approx(-1.28, abs=0.2), pytest.approx(1.28, abs=0.2))
+
+
+def test_rewards_of_the_world_count_until_the_goal_is_reached_first():
+    """Every tenth state is like the goal: no way is longer than ten steps."""
+    buffer = make([80], reward=lambda rows, goals: (rows["x"] == goals["x"]).float() - 1)
+    buffer.reward_rows["x"] = torch.arange(80) % 10
+    flat = values.value_rows(agent_with(lambda s, g: torch.zeros(len(s))), buffer, GAMMA)
+    ways = {row.distance: row.way for row in flat}
+    assert ways[5] == pytest.approx(-(1 - GAMMA**4) / (1 - GAMMA))  # the fifth step reaches it
+    assert ways[10] == ways[50] == 0.0  # reached at once
+    assert ways[25] == ways[75] == ways[5]
 
 
 def test_pairs_stay_in_their_episodes(buffer):
