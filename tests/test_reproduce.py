@@ -116,7 +116,7 @@ def test_an_experiment_learns_with_settings_of_its_own(tmp_path):
         experiment: settings(plan(*shared, f"experiments={experiment}").trainings()[0]).lr
         for experiment in ("ppp-state", "scene-state", "tetris-state")
     }
-    assert learning_rates == {"ppp-state": 2e-3, "scene-state": 1e-3, "tetris-state": 5e-4}
+    assert learning_rates == {"ppp-state": 2e-3, "scene-state": 1e-3, "tetris-state": 1e-3}
 
 
 def test_numbers_of_objects_and_choices_of_subgoals_survive_the_laptop(tmp_path):
