@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -71,13 +72,20 @@ def set_deterministic(wanted: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads such memory
 
 
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or of the CPU; where the system does not tell that, its kind."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")  # Linux, where `platform` knows the kind only
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
 def describe_device(device: torch.device) -> dict[str, str | int]:
     """Return the name of the device and the number of CPU threads, for the record of a run."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = platform.processor() or platform.machine()
-    return {"device": str(device), "device_name": name, "threads": torch.get_num_threads()}
+    threads = torch.get_num_threads()
+    return {"device": str(device), "device_name": device_name(device), "threads": threads}
 
 
 def _count(kind: str) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from common.config import ROOT, Config, compose
-from common.device import resolve_device
+from common.device import device_name, resolve_device
 from common.errors import UserError, one_line_errors
 from common.memory import free_memory
 from common.processes import available_cores
@@ -54,8 +54,7 @@ def machine(config: Config) -> Iterator[Finding]:
     """Device, cores, rendering, memory and disk."""
     try:
         device = resolve_device(config.device)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-        yield "device", f"{device} ({name})", True
+        yield "device", f"{device} ({device_name(device)})", True
     except UserError as error:
         yield "device", str(error), False
     yield "cores", f"{available_cores()}", True

@@ -87,6 +87,7 @@ def test_each_start_leaves_a_record(tmp_path):
     assert len(starts) == 2
     assert starts[0]["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert starts[0]["device"] == "cpu" and starts[0]["threads"] >= 1
+    assert starts[0]["device_name"]
     assert {"started", "command", "git", "versions", "system"} <= set(starts[0])
     assert set(starts[0]["versions"]) == {"python", *runs.PACKAGES}
 
