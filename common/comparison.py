@@ -157,10 +157,11 @@ def _cell(
 
 def _position(key: tuple[str, str, str, str]) -> tuple:
     checkpoint, *parts = key
-    return checkpoint != "last", *(
+    experiment, agent, variant = (
         (list(order).index(part) if part in order else len(order), part)
         for part, order in zip(parts, (EXPERIMENTS, AGENTS, VARIANTS), strict=True)
     )
+    return checkpoint != "last", experiment, parts[-1] == RANDOM, agent, variant
 
 
 def differ(titles: Iterable[str]) -> bool:

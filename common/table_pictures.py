@@ -15,6 +15,7 @@ from common.statistics import spread
 
 WIDTH, HEIGHT = 4.6, 3.2  # inches of a panel
 PANELS_PER_ROW = 3
+FEW = 5  # bars for which a panel has room even if there are less
 PUBLISHED = {"marker": "D", "facecolors": "none", "edgecolors": "black", "zorder": 3}
 
 
@@ -59,8 +60,7 @@ def _bars_panel(axes: Axes, cells: Sequence[Cell]) -> None:
             label = None if axes.get_legend_handles_labels()[0] else "published"
             axes.scatter(100 * cell.published.mean, place, label=label, **PUBLISHED)
     axes.set_yticks(range(len(cells)), [_label(cell, cells) for cell in cells], fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlabel="success, %", xlim=(0, 102))
+    axes.set(xlabel="success, %", xlim=(0, 102), ylim=(max(len(cells), FEW) - 0.4, -0.6))
     if axes.get_legend_handles_labels()[0]:  # above the axes, where no marker lies
         axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
 
