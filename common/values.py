@@ -46,7 +46,7 @@ class Row:
 
 
 def value_rows(agent: Agent, buffer: Buffer, gamma: float, seed: int = 0) -> list[Row]:
-    """A row for each of `DISTANCES` that some episode has. A function of its arguments alone."""
+    """A row for each of `DISTANCES` that some episode has. Agent and buffer on the CPU."""
     longest = int(buffer.length.max()) - 1
     return [_row(agent, buffer, gamma, k, seed) for k in DISTANCES if k <= longest]
 
@@ -54,12 +54,11 @@ def value_rows(agent: Agent, buffer: Buffer, gamma: float, seed: int = 0) -> lis
 @torch.no_grad()
 def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -> Row:
     start = _starts(buffer, distance, torch.Generator().manual_seed(seed))  # (PAIRS,)
-    device = agent.context.device
 
     def value(ahead: int) -> Tensor:
         """V of the state `ahead` steps on."""
         states, goals = buffer.observe(start + ahead), buffer.observe(start + distance)
-        return agent.value(states.to(device), goals.to(device)).cpu()
+        return agent.value(states, goals)
 
     v = value(0)
     low, high = v.quantile(v.new_tensor(MIDDLE)).tolist()
@@ -75,7 +74,7 @@ def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -
 
 def _starts(buffer: Buffer, distance: int, generator: torch.Generator) -> Tensor:
     """Rows (PAIRS,) whose episodes go on for `distance` steps."""
-    length, first = buffer.length.cpu(), buffer.first.cpu()
+    length, first = buffer.length, buffer.first
     long_enough = (length > distance).nonzero()[:, 0]
     episode = long_enough[torch.randint(len(long_enough), (PAIRS,), generator=generator)]
     room = length[episode] - distance
@@ -89,7 +88,7 @@ def _rewards(buffer: Buffer, start: Tensor, distance: int) -> Tensor:
         return (ahead == distance).float().expand(-1, len(start)) - 1
     rows = (start + ahead).flatten()
     goals = (start + distance).repeat(distance + 1)
-    columns = {name: column.cpu() for name, column in buffer.reward_rows.items()}
+    columns = buffer.reward_rows
     there, asked = ({n: c[i] for n, c in columns.items()} for i in (rows, goals))
     return buffer.reward(there, asked).view(distance + 1, -1)
 
