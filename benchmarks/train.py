@@ -60,9 +60,11 @@ class Runner:
     update: Callable[[int], object]
     per_call: int = 1
     threads: int = 0  # of this process; 0 = as they are
+    tf32: bool = False  # which is a switch of the process, so it is set for each call
     step: int = 0
 
     def __call__(self) -> None:
+        torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
         with limited_threads(self.threads):
             for _ in range(self.per_call):
                 self.step += 1
@@ -89,8 +91,8 @@ def make_runner(
     acceleration = ACCELERATION[variant]
     if variant == "graph-of-8":
         updates = GraphUpdates(agent, draws, {}, acceleration, GRAPH_UPDATES)
-        return Runner(updates.run, per_call=GRAPH_UPDATES)
-    return Runner(Updates(agent, draws, {}, acceleration).run)
+        return Runner(updates.run, per_call=GRAPH_UPDATES, tf32=acceleration.tf32)
+    return Runner(Updates(agent, draws, {}, acceleration).run, tf32=acceleration.tf32)
 
 
 def _side_by_side(agent: Any, draws: Draws) -> Runner:
@@ -144,6 +146,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> list[Table]:
             times = runners[variant].per_call
             done = replace(timing, wall=timing.wall / times, cpu=timing.cpu / times)
             speeds.rows.append(_row(subject, variant, done, timings[base], flops, peak, device))
+        torch.set_float32_matmul_precision("highest")
         works = compare(parts(subject, changes, device), options.repeats, options.warmup, device)
         cells: Row = {"subject": subject.title}
         for part in ("sampling", "V", "Q", "policy", "subgoal policy", "target update"):

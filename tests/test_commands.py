@@ -228,6 +228,15 @@ def test_the_environment_may_lie_elsewhere(project, absolute):
     assert calls(project, "quickstart.sh", VENV=place)[0][1] == "collect.py"
 
 
+def test_the_python_at_hand_can_be_taken_as_it_is(project):
+    stubs = (project / ".venv").rename(project / "conda") / "bin"
+    (project / "requirements.txt").write_text("torch==9.9\n")
+    path = f"{stubs}{os.pathsep}{os.environ['PATH']}"
+    first, *_ = calls(project, "quickstart.sh", VENV="none", PATH=path)
+    assert first[:2] == ["python", "collect.py"]
+    assert not (project / ".venv").exists() and not (project / "none").exists()
+
+
 def test_the_test_command_checks_style_and_runs_the_tests(project):
     found = calls(project, "test.sh", "-k", "buffer")
     assert [call[0] for call in found] == ["ruff", "ruff", "python"]
