@@ -109,6 +109,23 @@ FILES = {  # attribute of `Records` -> its file and the class of its rows
 }
 
 
+GROUPS = {  # attribute of `Records` -> what its rows are of; rows of the same are replaced together
+    "outcomes": lambda row: (row.cell, row.checkpoint, row.seed),
+    "curves": lambda row: f"{row.experiment}_{row.agent}_{row.seed}",
+    "changes": lambda row: (f"{row.experiment}/{row.agent}/{row.variant}", row.seed),
+}
+
+
+def combine(old: Records, new: Records) -> Records:
+    """The new records, and the old ones of cells, checkpoints and seeds that those are not of."""
+    combined = {}
+    for attribute, group in GROUPS.items():
+        replaced = set(map(group, getattr(new, attribute)))
+        kept = [row for row in getattr(old, attribute) if group(row) not in replaced]
+        combined[attribute] = sorted([*kept, *getattr(new, attribute)], key=group)
+    return Records(**combined)
+
+
 def save(folder: Path, records: Records) -> list[Path]:
     """Write the records as CSV files, replacing those that are there; return the files."""
     paths = []

@@ -1,7 +1,8 @@
 """Tables of the paper from runs: `python -m common.tables SOURCE [FOLDER]`.
 
-    python -m common.tables output results/mine   # from the run folders under output/
-    python -m common.tables results/mine          # again, from the CSV files that were kept there
+    python -m common.tables output results/mine         # from the run folders under output/
+    python -m common.tables output results/mine --add   # beside what is there from other machines
+    python -m common.tables results/mine                # again, from the CSV files kept there
 
 Each table is NAME.md, .csv, .tex and .png, with NAME one of main, ablations, subgoals,
 generalization, and there is curves.png; a table without runs is left out. `--table NAME` makes one.
@@ -219,19 +220,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=Path, help="an output_dir, or a folder with runs.csv")
     parser.add_argument("folder", type=Path, nargs="?", help="where the tables of an output_dir go")
     parser.add_argument("--table", choices=TABLES, help="only this one")
+    parser.add_argument("--add", action="store_true", help="keep FOLDER's other runs")
     options = parser.parse_args(arguments)
     names = [options.table] if options.table else list(TABLES)
     with one_line_errors():
         source = options.source
         if not (source / "runs.csv").is_file():
-            source = _gather(source, options.folder or source / "tables")
+            source = _gather(source, options.folder or source / "tables", options.add)
         made = write_tables(records.load(source), options.folder or source, names)
         print(*made, sep="\n")
 
 
-def _gather(output: Path, folder: Path) -> Path:
-    """Keep what the runs under `output` reached as CSV files in `folder`, and return it."""
+def _gather(output: Path, folder: Path, add: bool) -> Path:
+    """Keep what the runs under `output` reached as CSV files in `folder`, and return it.
+
+    Args:
+        add: whether what `folder` has of other runs stays.
+    """
     data, foreign = records.gather(output)
+    if add:
+        data = records.combine(records.load(folder), data)
     for name in foreign:
         print(f"not in a table, for its eval_variant_name is of no cell: {name}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -172,6 +172,26 @@ def test_the_newest_of_several_evaluations_counts(tmp_path):
     assert (data.outcomes[0].train_hours, data.outcomes[0].config) == (None, "")
 
 
+def test_runs_of_several_machines_come_together_in_a_folder(tmp_path):
+    """What is run again takes the old one's place, curve and all; what is not stays."""
+    first, second, folder = (tmp_path / name for name in ("first", "second", "results"))
+    for machine, successes, seeds in ((first, [1, 0], (0, 1)), (second, [1, 1], (1, 2))):
+        for seed in seeds:
+            add_run(machine, SGIQL, seed, (0.1 * sum(successes), 0.5))
+            add_evaluation(machine, SGIQL, seed, successes)
+            more = f"{SGIQL}/changed-entities"
+            add_evaluation(machine, more, seed, successes, changed=successes)
+    tables.main([str(first), str(folder)])
+    tables.main([str(second), str(folder), "--add"])
+    data = records.load(folder)
+    reached = {o.seed: o.success for o in data.outcomes if not o.variant}
+    assert reached == {0: 0.5, 1: 1.0, 2: 1.0}
+    assert [c.success for c in data.curves] == [0.1, 0.5, 0.2, 0.5, 0.2, 0.5]
+    counts = [(c.seed, c.changed, c.episodes) for c in data.changes]
+    assert counts == [(0, 0, 1), (0, 1, 1), (1, 1, 2), (2, 1, 2)]
+    assert (folder / "main.md").is_file()
+
+
 def test_methods_are_compared_over_all_experiments(tmp_path):
     for experiment in ("ppp-state", "stack-state"):
         for agent, successes in (("ec-sgiql", [1, 1]), ("ec-iql", [1, 0])):
