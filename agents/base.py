@@ -138,6 +138,7 @@ class Agent(ABC):
     Attributes:
         Settings: dataclass of its section in `config.yaml`, whose name is `name`.
         uses_rewards: whether its batches have rewards.
+        learning_only: parts of `state_dict` that acting does not read.
         shown: metrics beside the progress bar, by their label there.
         pursues_subgoals: whether `pursued` may be other than the goal.
         batch_size: of an update; None is the setting of that name.
@@ -147,6 +148,7 @@ class Agent(ABC):
     Settings: ClassVar[type]
     name: ClassVar[str]
     uses_rewards: ClassVar[bool] = True
+    learning_only: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[dict[str, str]]
     pursues_subgoals: bool = False
     batch_size: int | None = None

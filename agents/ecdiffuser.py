@@ -60,6 +60,7 @@ class ECDiffuser(Agent):
     Settings = ECDiffuserSettings
     name = "ecdiffuser"
     uses_rewards = False
+    learning_only: ClassVar[tuple[str, ...]] = ("diffuser",)
     shown: ClassVar[dict[str, str]] = {"loss": "diffuser/loss", "action": "diffuser/first_action"}
 
     def __init__(self, settings: ECDiffuserSettings, context: AgentContext) -> None:

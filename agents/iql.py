@@ -37,6 +37,7 @@ class IQL(Agent):
 
     Settings = IQLSettings
     name = "iql"
+    learning_only: ClassVar[tuple[str, ...]] = ("critic", "target_critic")
     shown: ClassVar[dict[str, str]] = {"V": "value/mean", "bc": "policy/imitation"}
 
     def __init__(self, settings: IQLSettings, context: AgentContext) -> None:

@@ -104,7 +104,7 @@ def save_checkpoint(
 
 
 def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's parameters into the agent of `setup`.
+    """Put a checkpoint's parameters into the agent of `setup`; what it lacks stays untrained.
 
     Raises `UserError` if they do not fit, or were learned from what another encoder made of images.
     """
@@ -114,8 +114,9 @@ def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} learned from an encoder with SHA-256 {there!s:.12}, the one given "
             f"has {here!s:.12}; set {KEY} to the former (it was {checkpoint.raw.get(KEY)} then)"
         )
+    untrained = setup.agent.state_dict() if checkpoint.acting_only else {}
     try:
-        setup.agent.load_state_dict(checkpoint.state["agent"])
+        setup.agent.load_state_dict(untrained | checkpoint.state["agent"])
     except (RuntimeError, KeyError) as error:
         trained = checkpoint.raw["agent"]
         raise UserError(

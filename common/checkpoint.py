@@ -25,6 +25,7 @@ class Checkpoint:
     """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors.
 
     `encoder` is the SHA-256 of the frozen encoder that made its observations, if one did.
+    `acting_only` says that it lacks what only learning reads, see `common.ship`.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class Checkpoint:
     extra: dict[str, Any]
     state: dict[str, Any]
     encoder: str | None = None
+    acting_only: bool = False
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any) -> None:
@@ -88,7 +90,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with reported(path):
         state = unflatten(tensors, meta["structure"])
         encoder = meta.get("encoder")  # files older than encoders lack it
-        return Checkpoint(path, meta["config"], meta["step"], meta["extra"], state, encoder)
+        raw, acting_only = meta["config"], meta.get("acting_only", False)
+        return Checkpoint(path, raw, meta["step"], meta["extra"], state, encoder, acting_only)
 
 
 @contextlib.contextmanager

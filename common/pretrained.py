@@ -20,11 +20,17 @@ KEY = "sgiql.goal_pi_chkpt"
 def load_start(config: Config) -> Checkpoint | None:
     """The checkpoint that training starts from, if `train_from_checkpoint` asks for one.
 
-    Raises `UserError` if there is none, or if it is of another agent, task or observation.
+    Raises `UserError` if there is none, if it is of another agent, task or observation, or if it
+    can only act.
     """
     if not config.train_from_checkpoint:
         return None
     checkpoint = load_checkpoint(find_checkpoint(config.checkpoint, "checkpoint"))
+    if checkpoint.acting_only:
+        raise UserError(
+            f"checkpoint={checkpoint.path} lacks what only learning reads; give the run that it "
+            "was made from, or what `python -m common.ship` makes of that without --acting"
+        )
     for name in ("agent", "task", "obs", "multiview"):
         theirs, ours = checkpoint.raw.get(name), getattr(config, name)
         if theirs != ours:

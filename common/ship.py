@@ -1,10 +1,11 @@
-"""Agents to take away: `python -m common.ship FOLDER RUN [EVALUATION...]`.
+"""Agents to take away: `python -m common.ship FOLDER RUN [EVALUATION...] [--acting]`.
 
 Copies to FOLDER, such as one of `results/agents`, what is needed to use the agent of a run: its
 `last` checkpoint without the state of its training (Adam's moments, generators), which is most of
 it, and its settings. Beside them `figures.json` says what it was trained on, how long, and what
 these evaluations of it (folders that evaluate.py wrote) found. `evaluate.py` and
 `train_from_checkpoint` take such a folder; training that was stopped cannot continue from it.
+`--acting` leaves out the critics as well, more than half of what is left; then it can only act.
 """
 
 import argparse
@@ -12,24 +13,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agents import AGENTS
 from common.checkpoint import flatten, load, save, unflatten
 from common.errors import UserError, one_line_errors
 from common.evaluation_settings import DEFAULT_CHECKPOINT, find_checkpoint
 from common.files import read_json, write_json
+from common.registry import lookup
 
 FIGURES, SETTINGS = "figures.json", "config.json"
 LEARNING_ONLY = "adam"  # the part of a learner's state that only learning reads
 
 
-def ship(folder: Path, run: Path, evaluations: Sequence[Path] = ()) -> None:
+def ship(
+    folder: Path, run: Path, evaluations: Sequence[Path] = (), acting_only: bool = False
+) -> None:
     """Make `folder` from the run folder `run` and evaluation folders of its checkpoint.
+
+    Args:
+        acting_only: whether to leave out what acting does not read, too.
 
     Raises `UserError` if one of them is not what it should be.
     """
     checkpoint = find_checkpoint(str(run), "RUN")
     tensors, meta = load(checkpoint)
     state = unflatten(tensors, meta["structure"])
-    slim = {"agent": _without_moments(state["agent"]), "normaliser": state["normaliser"]}
+    kind = lookup(AGENTS, meta["config"]["agent"], "agent")
+    left_out = kind.learning_only if acting_only else ()
+    parts = {name: part for name, part in state["agent"].items() if name not in left_out}
+    slim = {"agent": _without_moments(parts), "normaliser": state["normaliser"]}
     figures = {
         "updates": meta["step"],
         "dataset": meta["config"]["train_dataset_name"],
@@ -37,7 +48,8 @@ def ship(folder: Path, run: Path, evaluations: Sequence[Path] = ()) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     kept, structure = flatten(slim)
-    save(folder / DEFAULT_CHECKPOINT, kept, meta | {"structure": structure, "extra": {}})
+    about = {"structure": structure, "extra": {}, "acting_only": acting_only}
+    save(folder / DEFAULT_CHECKPOINT, kept, meta | about)
     write_json(folder / SETTINGS, meta["config"], sealed=True)
     write_json(folder / FIGURES, figures, sealed=True)
 
@@ -69,9 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("run", metavar="RUN", type=Path)
     parser.add_argument("evaluations", metavar="EVALUATION", type=Path, nargs="*")
+    parser.add_argument("--acting", action="store_true", help="leave out what only learning reads")
     options = parser.parse_args(arguments)
     with one_line_errors():
-        ship(options.folder, options.run, options.evaluations)
+        ship(options.folder, options.run, options.evaluations, options.acting)
         size = sum(file.stat().st_size for file in options.folder.iterdir())
         print(f"{options.folder}: {size / 2**20:.1f} MiB")
 
