@@ -104,7 +104,9 @@ def save_checkpoint(
 
 
 def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's parameters into the agent of `setup`; what it lacks stays untrained.
+    """Put a checkpoint's parameters into the agent of `setup`.
+
+    What one that can only act lacks stays untrained.
 
     Raises `UserError` if they do not fit, or were learned from what another encoder made of images.
     """

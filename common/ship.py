@@ -37,6 +37,7 @@ def ship(
     checkpoint = find_checkpoint(str(run), "RUN")
     tensors, meta = load(checkpoint)
     state = unflatten(tensors, meta["structure"])
+    acting_only = acting_only or meta.get("acting_only", False)
     kind = lookup(AGENTS, meta["config"]["agent"], "agent")
     left_out = kind.learning_only if acting_only else ()
     parts = {name: part for name, part in state["agent"].items() if name not in left_out}

@@ -1,4 +1,4 @@
-"""On a CUDA device: captured and compiled updates against eager ones, stops, evaluation.
+"""On a CUDA device: captured and compiled updates against eager ones, and the same bits again.
 
 `bash commands/test.sh tests/test_cuda.py`; skipped where there is none.
 """
