@@ -3,8 +3,8 @@
 All wrap an agent from outside; its eager code in float32 stays the reference. Compiled and captured
 updates equal it up to rounding, those of `autocast` and `tf32` within the precision of their
 products. Compiled losses in graphs of eight updates with TF32 trained EC-SGIQL on an H200; bfloat16
-was run on CPU only so far. `tests/test_cuda.py` compares them with eager updates where there is a
-GPU.
+was run on CPU only so far. `tests/test_cuda.py` compares compiled and captured updates with eager
+ones where there is a GPU; it has not run to its end on one yet.
 """
 
 import importlib.util

@@ -21,7 +21,7 @@ from common.files import read_json, write_json
 from common.registry import lookup
 
 FIGURES, SETTINGS = "figures.json", "config.json"
-LEARNING_ONLY = "adam"  # the part of a learner's state that only learning reads
+MOMENTS = "adam"  # the part of a learner's state that only learning reads
 
 
 def ship(
@@ -58,7 +58,7 @@ def ship(
 def _without_moments(state: Any) -> Any:
     if not isinstance(state, dict):
         return state
-    return {k: _without_moments(part) for k, part in state.items() if k != LEARNING_ONLY}
+    return {k: _without_moments(part) for k, part in state.items() if k != MOMENTS}
 
 
 def _figures(evaluation: Path, checkpoint: Path) -> tuple[str, dict[str, Any]]:

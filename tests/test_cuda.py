@@ -11,9 +11,9 @@ import torch
 import train
 from common import checkpoint, evaluation_run
 from common.config import compose
-from common.evaluation import Evaluation, summarise
 from common.runs import run_path
 from tests.conftest import TINY
+from tests.test_training import result
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -34,9 +34,7 @@ def trained(tiny_data, tmp_path, monkeypatch):
 
     Without evaluations, which take most of the time of so few updates.
     """
-    rows = [{"episode": 0, "seed": 0, "success": 0.0, "episode_reward": 0.0}]
-    nothing = Evaluation(rows, summarise(rows), [], 1, 1.0)
-    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **options: nothing)
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **options: result(0))
 
     def run(name: str, *overrides: str) -> dict[str, torch.Tensor]:
         base = [*TINY, *RHYTHM, f"data_dir={tiny_data}", f"output_dir={tmp_path / name}"]
