@@ -28,14 +28,14 @@ class Scale:
     other_numbers: Mapping[str, Sequence[str]]
     instead: Mapping[str, Mapping[str, str]]
     also: Mapping[str, Sequence[str]]
-    learning: Mapping[str, Sequence[str]]
+    own: Mapping[str, Mapping[str, Sequence[str]]]
 
     def overrides(self, script: str, name: str, line: Sequence[str]) -> list[str]:
         """What is appended at this scale to the line EXPERIMENT[/AGENT[/VARIANT]] of a script."""
         experiment, _, variant = (*name.split("/"), "", "")[:3]
         instead = self.instead[script]
         replaced = [instead[override] for override in line if override in instead]
-        own = self.learning.get(experiment, ()) if script == "train" else ()
+        own = self.own[script].get(experiment, ())
         numbers = self.other_numbers.get(variant, ())
         places = [f"output_dir={self.output_dir}", f"data_dir={self.data_dir}"]
         return [*replaced, *self.also[script], *own, *numbers, *places]

@@ -36,6 +36,7 @@ class ManipObjSettings:
     num_cubes: int = setting(low=0, high=rules.MAX_CUBES)  # 0: not chosen yet
     num_colors: int = setting(low=1, high=len(rules.PALETTE))
     p_push: float = setting(low=0.0, high=1.0)
+    p_stack: float | None = setting(low=0.0, high=1.0)
     random_colors: bool = setting()
     reward_scale: float = setting()
     visualize_info: bool = setting()
@@ -63,7 +64,7 @@ class ManipObj(TabletopWorld):
         self, settings: ManipObjSettings, *, max_episode_steps: int, multiview: bool = False
     ) -> None:
         rules.check_reward_mode(settings.reward_mode)
-        numbers = settings.num_cubes, settings.num_colors, settings.p_push
+        numbers = settings.num_cubes, settings.num_colors, settings.p_push, settings.p_stack
         self._law = modes.make_mode(settings.mode, *numbers)
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
         self.state_dim = rules.AGENT_DIM + rules.CUBE_DIM * self.num_cubes

@@ -34,6 +34,7 @@ class ManipObjEnv(CubeScene):
         num_cubes: N, from 1 to 6.
         num_colors: colours, and with them spots, of mode `task_sort`.
         p_push: share of a collection's targets that are pushed; the others are picked and placed.
+        p_stack: a collection's probability of building on other cubes; None: the published one.
         random_colors: draw N distinct colours each episode, else colour i for cube i.
         reward_scale: factor of the dense reward.
         terminate_at_goal: end the episode on success, else only the time limit ends it.
@@ -57,6 +58,7 @@ class ManipObjEnv(CubeScene):
         num_cubes: int = 1,
         num_colors: int = rules.MAX_CUBES,
         p_push: float = rules.P_PUSH,
+        p_stack: float | None = None,
         random_colors: bool = False,
         reward_scale: float = 1.0,
         terminate_at_goal: bool = False,
@@ -70,7 +72,7 @@ class ManipObjEnv(CubeScene):
         control_timestep: float = 0.05,
     ) -> None:
         rules.check_reward_mode(reward_mode)
-        self.law = modes.make_mode(mode, num_cubes, num_colors, p_push)
+        self.law = modes.make_mode(mode, num_cubes, num_colors, p_push, p_stack)
         super().__init__(
             num_cubes,
             ("front_pixels", self.law.side_camera) if multiview else ("front_pixels",),

@@ -37,8 +37,11 @@ class Mode:
     side_camera: ClassVar[str] = "side_pixels"
     success_distance: ClassVar[float] = rules.SUCCESS_DISTANCE
 
-    def __init__(self, num_cubes: int, num_colors: int, p_push: float) -> None:
-        self.num_cubes, self.num_colors, self.p_push = num_cubes, num_colors, p_push
+    def __init__(
+        self, num_cubes: int, num_colors: int, p_push: float, p_stack: float | None = None
+    ) -> None:
+        self.num_cubes, self.num_colors = num_cubes, num_colors
+        self.p_push, self.given_p_stack = p_push, p_stack
         self.goal_of = np.arange(num_cubes)
 
     def colors(self, rng: np.random.Generator, random: bool) -> np.ndarray:
@@ -95,14 +98,16 @@ class Sort(Task):
 
     success_distance = 0.16
 
-    def __init__(self, num_cubes: int, num_colors: int, p_push: float) -> None:
+    def __init__(
+        self, num_cubes: int, num_colors: int, p_push: float, p_stack: float | None = None
+    ) -> None:
         if num_colors > len(SORT_SPOTS):
             raise UserError(
                 f"num_colors={num_colors} is too many for mode=task_sort, which has a spot for "
                 f"{len(SORT_SPOTS)}; give env_kwargs.manipobj.num_colors=K with K from 1 to "
                 f"{len(SORT_SPOTS)}"
             )
-        super().__init__(num_cubes, num_colors, p_push)
+        super().__init__(num_cubes, num_colors, p_push, p_stack)
         self.goal_of %= num_colors
 
     def colors(self, rng: np.random.Generator, random: bool) -> np.ndarray:
@@ -156,9 +161,15 @@ class Collection(Mode, ABC):
     def reset(self) -> None:
         """Forget the last episode."""
 
-    @abstractmethod
     def p_stack(self, rng: np.random.Generator) -> float:
-        """Draw an episode's probability of building on other cubes."""
+        """Return an episode's probability of building on other cubes: the given or published one."""
+        if self.given_p_stack is not None:
+            return self.given_p_stack
+        return self.published_p_stack(rng)
+
+    @abstractmethod
+    def published_p_stack(self, rng: np.random.Generator) -> float:
+        """Draw the probability that an episode of the published data has."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, positions: np.ndarray, p_stack: float) -> Target:
@@ -172,7 +183,7 @@ class Collection(Mode, ABC):
 class PickPlaceOrPush(Collection):
     """`data_collection`: single cubes are placed, on others too, or pushed."""
 
-    def p_stack(self, rng: np.random.Generator) -> float:
+    def published_p_stack(self, rng: np.random.Generator) -> float:
         """Return one half wherever there is a cube to build on."""
         return 0.5 if self.num_cubes > 1 else 0.0
 
@@ -206,8 +217,8 @@ class BuildStacks(Collection):
         """Build no stack yet."""
         self._order = np.array([], dtype=int)  # cubes from bottom to top; empty: no stack
 
-    def p_stack(self, rng: np.random.Generator) -> float:
-        """Draw the probability, of starting a stack here, that the published data has."""
+    def published_p_stack(self, rng: np.random.Generator) -> float:
+        """Draw it; here it is that of starting a stack."""
         ranges = {1: (0.0, 0.0), 2: (0.0, 0.25), 3: (0.9, 0.9), 4: (0.1, 0.5)}
         return rng.uniform(*ranges.get(self.num_cubes, (0.5, 0.5)))
 
@@ -267,7 +278,13 @@ TARGETS: dict[str, type[Collection]] = {
 MODES: dict[str, type[Mode]] = {**GOALS, **TARGETS}
 
 
-def make_mode(name: str, num_cubes: int, num_colors: int, p_push: float = rules.P_PUSH) -> Mode:
+def make_mode(
+    name: str,
+    num_cubes: int,
+    num_colors: int,
+    p_push: float = rules.P_PUSH,
+    p_stack: float | None = None,
+) -> Mode:
     """Return the mode `name`; raise `UserError` if there is none for these numbers."""
     if name not in MODES:
         raise UserError(f"mode={name} is not known; allowed: {', '.join(MODES)}")
@@ -276,4 +293,4 @@ def make_mode(name: str, num_cubes: int, num_colors: int, p_push: float = rules.
             f"num_cubes={num_cubes} is not possible; "
             f"give env_kwargs.manipobj.num_cubes=N with N from 1 to {rules.MAX_CUBES}"
         )
-    return MODES[name](num_cubes, num_colors, p_push)
+    return MODES[name](num_cubes, num_colors, p_push, p_stack)

@@ -13,6 +13,7 @@ DEFAULTS = {
     "num_cubes": 3,
     "num_colors": 6,
     "p_push": 0.7,
+    "p_stack": None,
     "random_colors": True,
     "reward_scale": 1.0,
     "visualize_info": False,

@@ -308,6 +308,12 @@ def test_p_stack_of_an_episode(num_cubes, low, high):
     assert law("data_collection", num_cubes).p_stack(rng) == (0.5 if num_cubes > 1 else 0)
 
 
+@pytest.mark.parametrize("name", modes.TARGETS)
+def test_p_stack_can_be_given(name):
+    mode = modes.make_mode(name, 2, 6, p_push=0.7, p_stack=0.8)
+    assert [mode.p_stack(np.random.default_rng(seed)) for seed in range(3)] == [0.8] * 3
+
+
 def test_one_cube_makes_no_stack():
     mode = law("data_collection_stack", 1)
     mode.reset()

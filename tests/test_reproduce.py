@@ -69,7 +69,8 @@ def test_everything_that_a_scale_changes_is_in_some_line(name):
         assert not {key for key in unknown if not _of_training(script, key)}, script
     variants = {figure.split("/")[2] for figure in read_lines("eval") if figure.count("/") == 2}
     assert {*scale.ablations, *scale.other_numbers} <= variants
-    assert scale.learning.keys() <= {name.split("/")[0] for name in read_lines("train")}
+    for script, own in scale.own.items():
+        assert own.keys() <= {name.split("/")[0] for name in read_lines(script)}
 
 
 def _of_training(script: str, key: str) -> bool:
