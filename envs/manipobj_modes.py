@@ -162,7 +162,7 @@ class Collection(Mode, ABC):
         """Forget the last episode."""
 
     def p_stack(self, rng: np.random.Generator) -> float:
-        """Return an episode's probability of building on other cubes: the given or published one."""
+        """Return how likely an episode builds on other cubes: what is given, or as published."""
         if self.given_p_stack is not None:
             return self.given_p_stack
         return self.published_p_stack(rng)
