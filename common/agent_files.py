@@ -13,8 +13,9 @@ from agents.base import AgentContext
 from agents.families import make_networks
 from common import checkpoint as files
 from common.checkpoint import Checkpoint, load_checkpoint
-from common.config import Config, parse
+from common.config import Config
 from common.errors import UserError
+from common.evaluation_settings import stored_settings
 from common.observations import Normaliser, Observation, make_observation
 from common.pretrained import brings_goal_policy, load_goal_policy
 from common.registry import lookup
@@ -128,7 +129,9 @@ def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
 
 
 def load_agent(
-    path: Path, device: torch.device, configure: Callable[[dict[str, Any]], Config] = parse
+    path: Path,
+    device: torch.device,
+    configure: Callable[[dict[str, Any]], Config] = stored_settings,
 ) -> tuple[Setup, Config, int]:
     """Rebuild the agent of a checkpoint with its world, settings and number of updates.
 
