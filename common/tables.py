@@ -3,6 +3,7 @@
     python -m common.tables output results/mine         # from the run folders under output/
     python -m common.tables output results/mine --add   # beside what is there from other machines
     python -m common.tables results/mine                # again, from the CSV files kept there
+    python -m common.tables results/theirs results/mine --add   # both together
 
 Each table is NAME.md, .csv, .tex and .png, with NAME one of main, ablations, subgoals,
 generalization, and there is curves.png; a table without runs is left out. `--table NAME` makes one.
@@ -225,26 +226,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [options.table] if options.table else list(TABLES)
     with one_line_errors():
         source = options.source
-        if not (source / "runs.csv").is_file():
-            source = _gather(source, options.folder or source / "tables", options.add)
-        made = write_tables(records.load(source), options.folder or source, names)
+        folder = options.folder or (source if _kept(source) else source / "tables")
+        if folder != source or not _kept(source):
+            _gather(source, folder, options.add)
+        made = write_tables(records.load(folder), folder, names)
         print(*made, sep="\n")
 
 
-def _gather(output: Path, folder: Path, add: bool) -> Path:
-    """Keep what the runs under `output` reached as CSV files in `folder`, and return it.
+def _kept(folder: Path) -> bool:
+    """Whether a folder has the CSV files, not runs."""
+    return (folder / "runs.csv").is_file()
+
+
+def _gather(source: Path, folder: Path, add: bool) -> None:
+    """Keep what the runs under `source`, or its CSV files, say as CSV files in `folder`.
 
     Args:
         add: whether what `folder` has of other runs stays.
     """
-    data, foreign = records.gather(output)
+    data, foreign = (records.load(source), []) if _kept(source) else records.gather(source)
     if add:
         data = records.combine(records.load(folder), data)
     for name in foreign:
         print(f"not in a table, for its eval_variant_name is of no cell: {name}")
     folder.mkdir(parents=True, exist_ok=True)
     print(*records.save(folder, data), sep="\n")
-    return folder
 
 
 if __name__ == "__main__":

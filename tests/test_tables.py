@@ -172,7 +172,8 @@ def test_the_newest_of_several_evaluations_counts(tmp_path):
     assert (data.outcomes[0].train_hours, data.outcomes[0].config) == (None, "")
 
 
-def test_runs_of_several_machines_come_together_in_a_folder(tmp_path):
+@pytest.mark.parametrize("kept", [False, True], ids=["runs", "csv"])
+def test_runs_of_several_machines_come_together_in_a_folder(tmp_path, kept):
     """What is run again takes the old one's place, curve and all; what is not stays."""
     first, second, folder = (tmp_path / name for name in ("first", "second", "results"))
     for machine, successes, seeds in ((first, [1, 0], (0, 1)), (second, [1, 1], (1, 2))):
@@ -182,6 +183,9 @@ def test_runs_of_several_machines_come_together_in_a_folder(tmp_path):
             more = f"{SGIQL}/changed-entities"
             add_evaluation(machine, more, seed, successes, changed=successes)
     tables.main([str(first), str(folder)])
+    if kept:
+        tables.main([str(second), str(tmp_path / "kept")])
+        second = tmp_path / "kept"
     tables.main([str(second), str(folder), "--add"])
     data = records.load(folder)
     reached = {o.seed: o.success for o in data.outcomes if not o.variant}
