@@ -116,7 +116,7 @@ def _band(axes: Axes, values: dict[int, list[float]], label: str) -> None:
 
 
 def _panels(experiments: Sequence[str], panel: Callable[[Axes, str], None]) -> bytes:
-    columns = min(len(experiments), PANELS_PER_ROW)
+    columns = 2 if len(experiments) == 4 else min(len(experiments), PANELS_PER_ROW)
     rows = -(-len(experiments) // columns)
     figure = Figure((WIDTH * columns, HEIGHT * rows), layout="constrained")
     FigureCanvasAgg(figure)
