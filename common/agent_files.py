@@ -136,7 +136,7 @@ def load_agent(
     """Rebuild the agent of a checkpoint with its world, settings and number of updates.
 
     Args:
-        configure: makes settings from the stored ones; evaluation changes some here.
+        configure: makes settings from the stored ones, to which evaluation has changes.
     """
     checkpoint = load_checkpoint(path)
     config = configure(checkpoint.raw)
