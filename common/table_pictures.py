@@ -116,8 +116,8 @@ def _band(axes: Axes, values: dict[int, list[float]], label: str) -> None:
 
 
 def _panels(experiments: Sequence[str], panel: Callable[[Axes, str], None]) -> bytes:
-    columns = 2 if len(experiments) == 4 else min(len(experiments), PANELS_PER_ROW)
-    rows = -(-len(experiments) // columns)
+    rows = -(-len(experiments) // PANELS_PER_ROW)
+    columns = -(-len(experiments) // rows)  # rows as even as they can be
     figure = Figure((WIDTH * columns, HEIGHT * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for place, experiment in enumerate(experiments, start=1):
