@@ -7,16 +7,17 @@ python collect.py task=manipobj-v0 env_kwargs.manipobj.mode=data_collection \
 import shlex
 import sys
 
-from common.config import Config, hydra_main
-from common.errors import UserError
+from common.foundation.errors import UserError
+from common.settings.config import Config
+from common.settings.launch import hydra_main
 from datasets.collection import collect
 
 
 def run(config: Config) -> None:
     """Collect what `config` says; states always, images if `obs` is a kind made from images."""
-    from common.agent_files import make_world  # here: workers import this file without torch
-    from common.observations import IMAGE_KINDS
-    from common.processes import Patience
+    from agents.observations.kinds import IMAGE_KINDS
+    from common.foundation.processes import Patience
+    from envs.make import make_world
 
     world = make_world(config)
     world.check_collects()

@@ -8,19 +8,25 @@ What the command line sets holds; everything else is as the agent was trained, b
 under `output/eval/`, which appears with them.
 """
 
-from common.config import Config, hydra_main
+from common.settings.config import Config
+from common.settings.launch import hydra_main
 
 
 def run(command: Config) -> None:
     """Evaluate the agent that `command` names."""
     from agents.random_policy import RandomPolicy
-    from common.agent_files import load_agent
-    from common.config import parse
-    from common.device import describe_device, resolve_device, set_deterministic, set_threads
-    from common.evaluation_run import prepare_evaluation
-    from common.evaluation_settings import find_checkpoint, given_keys, merge
-    from common.results import save_results, table
-    from common.runs import make_eval_parent, new_eval_folder, provenance
+    from common.evaluation.evaluate import prepare_evaluation
+    from common.evaluation.results import save_results, table
+    from common.foundation.device import (
+        describe_device,
+        resolve_device,
+        set_deterministic,
+        set_threads,
+    )
+    from common.runs.agents import load_agent
+    from common.runs.folders import make_eval_parent, new_eval_folder, provenance
+    from common.settings.config import parse
+    from common.settings.inherit import find_checkpoint, given_keys, merge
 
     path = find_checkpoint(command.eval_checkpoint)
     device = resolve_device(command.device)

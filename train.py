@@ -10,21 +10,22 @@ The same command continues a run that was stopped, from its last checkpoint.
 import contextlib
 from typing import Any
 
-from common.config import Config, hydra_main
+from common.settings.config import Config
+from common.settings.launch import hydra_main
 
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
-    from common.team import train_together
+    from common.training.team import train_together
 
     train_together(config, _train)
 
 
 def _train(config: Config, team: Any) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
-    from common.device import describe_device
-    from common.runs import open_run, run_path
-    from common.trainer import Trainer
+    from common.foundation.device import describe_device
+    from common.runs.folders import open_run, run_path
+    from common.training.offline import Trainer
 
     setup, buffer = _prepare(config, team)
     path = run_path(config)
@@ -52,11 +53,13 @@ def _train(config: Config, team: Any) -> int | None:
 
 def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
     """The agent, as it is before its first update, and what it learns from."""
-    from common.agent_files import make_setup, make_world, observe, restore_agent
-    from common.observations import Normaliser
-    from common.pretrained import load_goal_policy, load_start
-    from common.team import check_shares
-    from common.training_data import load_training_data
+    from common.data.normaliser import Normaliser
+    from common.runs.agents import restore_agent
+    from common.runs.loading import load_training_data
+    from common.runs.setup import make_setup, observe
+    from common.runs.warm_start import load_goal_policy, load_start
+    from common.training.team import check_shares
+    from envs.make import make_world
 
     team.check_seed(config.seed)
     world = make_world(config)

@@ -1,8 +1,1 @@
-"""Agents by their name in `config.yaml`. To add one: its file, and a line here."""
-
-AGENTS = {
-    "iql": "agents.iql:IQL",
-    "hiql": "agents.hiql:HIQL",
-    "sgiql": "agents.sgiql:SGIQL",
-    "ecdiffuser": "agents.ecdiffuser:ECDiffuser",
-}
+"""Agents, one folder a family. To add one: its file, and a line in `common.foundation.registry`."""

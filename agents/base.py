@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.learner import Learner
-from common.buffer import Buffer
+from common.data.buffer import Buffer
 
 Metrics = dict[str, Tensor]  # name, prefixed by its network -> scalar tensor
 Noise = tuple[Tensor, ...]  # what an update draws besides its batch
@@ -50,7 +50,7 @@ class ObservationSpec:
 
 
 class Networks(Protocol):
-    """Makes the networks that fit an observation and an action; see `agents.families`."""
+    """Makes the networks that fit an observation and an action; see `agents.networks.families`."""
 
     @property
     def fills_threads(self) -> bool:
@@ -73,7 +73,7 @@ class Networks(Protocol):
         """Deterministic subgoal of (s, g): (B, *shape) twice -> (B, *shape)."""
 
     def diffuser(self, steps: int) -> nn.Module:
-        """Diffusion of subgoals, see `agents.diffusion.SubgoalDiffuser`."""
+        """Diffusion of subgoals, see `agents.networks.diffusion.SubgoalDiffuser`."""
 
     def window_diffuser(
         self,
@@ -84,9 +84,9 @@ class Networks(Protocol):
         predicts_noise: bool,
         closed_gates: bool,
     ) -> nn.Module:
-        """Diffusion of windows, see `agents.windows.WindowDiffuser`.
+        """Diffusion of windows, see `agents.ecdiffuser.windows.WindowDiffuser`.
 
-        `size` has the fields of `agents.networks.EITSettings` that differ from other networks'.
+        `size` has the fields of `EITSettings` that differ from other networks'.
         """
 
 

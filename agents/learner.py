@@ -92,7 +92,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Restore what `state_dict` returned, in place.
 
-        Agents to take away (`common.ship`) have no moments; Adam then begins anew.
+        Agents to take away (`common.runs.export`) have no moments; Adam then begins anew.
         """
         self.module.load_state_dict(state["module"])
         for name, moment in self.moments.items():

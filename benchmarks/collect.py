@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import worlds
-from benchmarks.peak_memory import largest_peak, note_peak
-from benchmarks.report import Row, Table, arguments, publish
-from common.config import compose
-from common.errors import one_line_errors
+from benchmarks import subjects as worlds
+from benchmarks.measure import Row, Table, arguments, largest_peak, note_peak, publish
+from common.foundation.errors import one_line_errors
+from common.settings.config import compose
 from datasets.collection import EpisodeRecipe
-from datasets.parts import Part
+from datasets.shards import Part
 from datasets.workers import Job, run_jobs
 
 KINDS = ("state", "image", "image, fast")

@@ -17,16 +17,23 @@ from typing import Any
 
 import torch
 
-from benchmarks import worlds
-from benchmarks.peak_memory import largest_peak, note_peak
-from benchmarks.report import Row, Table, arguments, publish
-from benchmarks.timing import compare, stopwatch
-from common.config import compose
-from common.device import resolve_device
-from common.errors import one_line_errors
+from benchmarks import subjects as worlds
+from benchmarks.measure import (
+    Row,
+    Table,
+    arguments,
+    compare,
+    largest_peak,
+    note_peak,
+    publish,
+    stopwatch,
+)
+from common.foundation.device import resolve_device
+from common.foundation.errors import one_line_errors
+from common.settings.config import compose
 from datasets.collection import EpisodeRecipe, make_header
 from datasets.filling import filling
-from datasets.parts import Part
+from datasets.shards import Part
 from datasets.store import Dataset
 from datasets.workers import Job, run_jobs
 from visual_encoders.dlp.model import DLP

@@ -18,15 +18,16 @@ from unittest import mock
 
 import torch
 
-from benchmarks.report import Row, Table, arguments, publish
+from benchmarks.measure import Row, Table, arguments, publish
 from benchmarks.subjects import TINY
-from common.agent_files import Setup, make_setup, make_world, observe
-from common.config import Config, compose
-from common.device import resolve_device
-from common.env_pool import EnvPool, Start
-from common.errors import one_line_errors
-from common.evaluation import evaluate
-from common.observations import Normaliser
+from common.data.normaliser import Normaliser
+from common.evaluation.environments import EnvPool, Start
+from common.evaluation.evaluate import evaluate
+from common.foundation.device import resolve_device
+from common.foundation.errors import one_line_errors
+from common.runs.setup import Setup, make_setup, observe
+from common.settings.config import Config, compose
+from envs.make import make_world
 
 EPISODE = 1000  # steps
 

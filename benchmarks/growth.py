@@ -12,13 +12,11 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.flops import count_flops
-from benchmarks.report import Table, arguments, publish
+from benchmarks.measure import Table, Work, arguments, compare, count_flops, publish
 from benchmarks.subjects import SUBJECTS, TINY, Subject, entities, made_up
-from benchmarks.timing import Work, compare
-from common.device import resolve_device
-from common.draws import Draws
-from common.errors import one_line_errors
+from common.data.draws import Draws
+from common.foundation.device import resolve_device
+from common.foundation.errors import one_line_errors
 
 FEATURES = 15
 BATCH, ENVIRONMENTS, CANDIDATES = 128, 4, 64  # while another thing grows

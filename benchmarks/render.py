@@ -11,10 +11,9 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks import worlds
-from benchmarks.report import Row, Table, arguments, publish
-from benchmarks.timing import compare, ratios
-from common.errors import UserError, one_line_errors
+from benchmarks import subjects as worlds
+from benchmarks.measure import Row, Table, arguments, compare, publish, ratios
+from common.foundation.errors import UserError, one_line_errors
 from envs.rendering import QUALITIES, rendering_problem
 
 VISIBLE = 8  # levels of 255 by which a colour has to differ to count as another

@@ -3,7 +3,7 @@
     python -m benchmarks.sample
     python -m benchmarks.sample --rows 10000 100000
 
-`plain` gathers whole episodes (`benchmarks.plain_sampling`). Row counts that take more memory than
+`plain` gathers whole episodes (`tests.plain.sampling`). Row counts that take more memory than
 `--gib` are left out.
 """
 
@@ -12,13 +12,12 @@ import math
 
 import torch
 
-from benchmarks import plain_sampling
-from benchmarks.report import Row, Table, arguments, publish
+from benchmarks.measure import Row, Table, arguments, compare, publish
 from benchmarks.subjects import SUBJECTS, made_up
-from benchmarks.timing import compare
-from common.buffer import Buffer
-from common.device import resolve_device
-from common.errors import one_line_errors
+from common.data.buffer import Buffer
+from common.foundation.device import resolve_device
+from common.foundation.errors import one_line_errors
+from tests.plain import sampling as plain_sampling
 
 KINDS = {"state": "sgiql-3-cubes", "DLP 2 x 20": "sgiql-dlp-2"}
 

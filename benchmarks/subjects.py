@@ -5,12 +5,48 @@ from typing import Any
 
 import torch
 
-from agents import AGENTS
 from agents.base import AgentContext, ObservationSpec
-from agents.families import make_networks
-from common.buffer import Buffer, GoalShares
-from common.config import Config, compose
-from common.registry import lookup
+from agents.networks.families import make_networks
+from common.data.batches import GoalShares
+from common.data.buffer import Buffer
+from common.foundation.errors import UserError
+from common.foundation.registry import AGENTS, lookup
+from common.settings.config import Config, compose
+from envs.base import World
+from envs.make import make_world
+
+WORLDS = {
+    "PPP-Cube, 3 cubes": ("manipobj", ("env_kwargs.manipobj.num_cubes=3",)),
+    "Scene": ("scene", ("task=visual-scene-v0",)),
+    "Push-Tetris, 3 pieces": (
+        "pushtetris",
+        ("task=pushtetris-v0", "env_kwargs.pushtetris.num_objects=3"),
+    ),
+}
+
+
+def make(
+    title: str, steps: int, *, collects: bool = False, multiview: bool = False, fast: bool = False
+) -> World:
+    """The world of that title, with this many steps of an episode.
+
+    `fast` is `render_quality=fast`; raises `UserError` for a world that has no such setting.
+    """
+    section, settings = WORLDS[title]
+    changes = [*settings, f"max_episode_steps={steps}", f"multiview={str(multiview).lower()}"]
+    if collects:
+        changes.append(f"env_kwargs.{section}.mode=data_collection")
+    if fast and not has_qualities(title):
+        raise UserError(f"{title} is drawn in one quality only")
+    if fast:
+        changes.append(f"env_kwargs.{section}.render_quality=fast")
+    return make_world(compose(changes))
+
+
+def has_qualities(title: str) -> bool:
+    """Whether the world has the setting `render_quality`."""
+    return WORLDS[title][0] != "pushtetris"
+
 
 ACTIONS = 5
 PRESET = (  # of commands/quickstart.sh

@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, read
-from common.errors import UserError, one_line_errors
-from common.files import atomic_write
+from benchmarks.measure import RESULTS, read
+from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import atomic_write
 
 DOCUMENT = Path(__file__).parent.parent / "BENCHMARKS.md"
 MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)

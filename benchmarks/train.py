@@ -3,7 +3,7 @@
     python -m benchmarks.train --device cuda --variants eager compiled graphs
     python -m benchmarks.train --subjects preset --variants plain eager
 
-Variants: plain (one call per critic, see `benchmarks.plain_agent`), eager, side-by-side (critics
+Variants: plain (one call per critic, see `tests.plain.agent`), eager, side-by-side (critics
 and policies in two processes, CPU only), autocast (bfloat16), compiled (takes minutes on CPU),
 graphs and graph-of-8 (CUDA only), tf32. `speed-up` is against the first variant, in processor time
 on CPU, but for side-by-side, whose second process that leaves out: in wall time. The share of the
@@ -17,16 +17,26 @@ from typing import Any
 
 import torch
 
-from benchmarks.flops import count_flops, matmul_peak
-from benchmarks.plain_agent import PlainAgent
-from benchmarks.report import Row, Table, arguments, publish
+from benchmarks.measure import (
+    Row,
+    Table,
+    Timing,
+    Work,
+    arguments,
+    compare,
+    count_flops,
+    matmul_peak,
+    publish,
+)
 from benchmarks.subjects import SUBJECTS, TINY, Subject, made_up
-from benchmarks.timing import Timing, Work, compare
-from common.acceleration import EAGER, Acceleration
-from common.device import limited_threads, resolve_device
-from common.draws import Draws
-from common.errors import UserError, one_line_errors
-from common.updates import GraphUpdates, PipelinedUpdates, Updates
+from common.data.draws import Draws
+from common.foundation.device import limited_threads, resolve_device
+from common.foundation.errors import UserError, one_line_errors
+from common.training.acceleration import EAGER, Acceleration
+from common.training.graphs import GraphUpdates
+from common.training.pipelined import PipelinedUpdates
+from common.training.updates import Updates
+from tests.plain.agent import PlainAgent
 
 SIDE_BY_SIDE = "side-by-side"
 VARIANTS = (

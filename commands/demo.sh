@@ -28,4 +28,4 @@ python evaluate.py eval_checkpoint="$agents/$name" eval_variant_name=demo output
 
 newest="$(ls -td "$output"/eval/*/ | head -n 1)"
 echo "== open this page in a browser =="
-python -m common.report "$newest" --to "$output/report.html"
+python -m common.tools.report "$newest" --to "$output/report.html"

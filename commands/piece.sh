@@ -26,7 +26,7 @@ if [ "$(cat "$runs/number" 2>/dev/null || echo none)" != "$number" ]; then
     echo "$number" > "$runs/number"
 fi
 code=0
-timeout --preserve-status "${minutes}m" python -m common.reproduce "$@" "output_dir=$runs" || code=$?
+timeout --preserve-status "${minutes}m" python -m common.paper.reproduce "$@" "output_dir=$runs" || code=$?
 
 # The piece before this one goes when this one is complete.
 next="$(printf %04d $((10#0$number + 1)))"

@@ -66,7 +66,7 @@ python collect.py "${task[@]}" "${collection[@]}" dataset_name=$name
 
 phase "2/5 training"
 python train.py "${task[@]}" "${preset[@]}" "$@"
-python -m common.plots output/train/$name
+python -m common.runs.curves output/train/$name
 
 phase "3/5 evaluating with subgoals"
 evaluate subgoals save_video=true num_video_episodes=3 video_frame_skip=5
@@ -78,4 +78,4 @@ phase "5/5 evaluating a random policy"
 evaluate random random_policy=true
 
 phase "result"
-python -m common.summary output/train/$name
+python -m common.tools.summary output/train/$name

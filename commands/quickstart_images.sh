@@ -64,7 +64,7 @@ python -m visual_encoders.encode $name "${sight[@]}"
 
 phase "4/7 training the agent"
 python train.py "${world[@]}" "${sight[@]}" "${preset[@]}" "$@"
-python -m common.plots output/train/$name
+python -m common.runs.curves output/train/$name
 
 phase "5/7 evaluating with subgoals"
 evaluate subgoals num_video_episodes=3 video_frame_skip=3
@@ -76,4 +76,4 @@ phase "7/7 evaluating a random policy"
 evaluate random random_policy=true num_video_episodes=0
 
 phase "result"
-python -m common.summary output/train/$name
+python -m common.tools.summary output/train/$name

@@ -5,4 +5,4 @@
 # Keys: experiments, agents, seeds, jobs, output_dir, data_dir, download; launcher=slurm. Stopped, it continues.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
-exec python -m common.reproduce "$@"
+exec python -m common.paper.reproduce "$@"

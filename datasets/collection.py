@@ -19,14 +19,16 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
-from common.processes import Patience, available_cores
+from common.foundation.errors import UserError
+from common.foundation.processes import Patience, available_cores
+from common.settings.schema import CollectSettings
+from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
-from datasets.parts import Part
+from datasets.shards import Part
 from datasets.source import SPLITS
-from datasets.store import Dataset, EpisodeWriter, episode_path
+from datasets.store import Dataset, episode_path
 from datasets.workers import Job, run_jobs, telling
-from envs.base import CollectSettings, EpisodeRejected, World
+from envs.base import EpisodeRejected, World
 
 MAX_ATTEMPTS = 100  # of an episode that its collector rejects
 
@@ -51,7 +53,7 @@ def collect(
 
     Call from the main thread. `workers` 0 means one process per core. `command` is what a user runs
     to continue. Of several shards, only the episodes of number `shard` are collected, into a
-    dataset of their own (see `datasets.parts`). Episodes that exist are kept, so a stopped
+    dataset of their own (see `datasets.shards`). Episodes that exist are kept, so a stopped
     collection continues and a finished one returns at once. `patience` says what is done about
     failing workers. Raises UserError if the folder holds data of other settings, if another process
     collects into it, or if an episode failed too often; SystemExit on SIGINT and SIGTERM. Whole

@@ -17,17 +17,18 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common.agent_files import make_world
-from common.config import compose
-from common.errors import UserError, one_line_errors
-from common.files import atomic_write
+from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import atomic_write
+from common.settings.config import compose
+from datasets.command_line import command_line, make_parser
+from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
 from datasets.npz import write_npz
 from datasets.npz_dataset import NpzDataset, validation_file
 from datasets.source import SPLITS, EpisodeSource
-from datasets.store import Dataset, EpisodeWriter, episode_path
-from datasets.tools import command_line, make_parser
+from datasets.store import Dataset, episode_path
 from envs.base import World
+from envs.make import make_world
 
 
 def import_npz(

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.files import write_json
+from common.foundation.errors import UserError
+from common.foundation.files import write_json
 from datasets.source import SPLITS
 from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Dataset, read_header
 

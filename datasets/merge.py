@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, one_line_errors
-from common.files import atomic_write
+from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import atomic_write
+from datasets.command_line import command_line, make_parser
 from datasets.filling import dataset_folder, difference, filling
-from datasets.parts import in_order
+from datasets.shards import in_order
 from datasets.source import SPLITS
 from datasets.store import Dataset, episode_path
-from datasets.tools import command_line, make_parser
 
 # What may differ between shards. `shards` and `source` are compared apart, for episodes held twice.
 OWN = {"name", "command", "seed", "episodes", "rows", "versions", "shards", "source"}

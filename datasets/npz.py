@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.lib import format as npy
 
-from common.errors import UserError
+from common.foundation.errors import UserError
 
 BLOCK_BYTES = 2**20  # of one read from a member
 LARGEST_RATIO = 1032  # bytes that deflate can make of one

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.foundation.errors import UserError
 from datasets.npz import NpzFile
 from datasets.source import SPLITS, EpisodeSource, first_part
 from datasets.store import Dataset

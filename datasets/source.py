@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.foundation.errors import UserError
 
 SPLITS = ("train", "val")
 

@@ -17,22 +17,19 @@ Every chunk carries a checksum (fletcher32), and the file format checks its own 
 damaged file is noticed when it is read.
 """
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
-from common.files import read_json
-from datasets.disk import Disk
+from common.foundation.errors import UserError
+from common.foundation.files import read_json
 from datasets.npz import LARGEST_RATIO
 from datasets.source import SPLITS, EpisodeSource, first_part
 
@@ -51,105 +48,6 @@ def episode_path(folder: Path, split: str, index: int) -> Path:
     return folder / split / f"{index:06d}.h5"
 
 
-class EpisodeWriter:
-    """Writes one episode row by row; a context manager that commits on success only.
-
-    Holds at most one chunk of rows per column in memory, whatever the length of the episode.
-    Leaving the block renames the file to `path`; leaving it by an exception removes it.
-    """
-
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self.path = path
-        # The process id keeps a dying worker of a killed collection apart from its successor.
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._disk = Disk(self._partial)
-        self._file = h5py.File(self._disk, "w", libver=("v110", "v110"), locking=False)
-        self._columns = {
-            name: _ColumnWriter(self._file, name, shape, np.dtype(dtype))
-            for name, (shape, dtype) in columns.items()
-        }
-        self.rows = 0
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row: a value for every column.
-
-        Raises ValueError or TypeError if one misfits, UserError if the disk refuses.
-        """
-        if row.keys() != self._columns.keys():
-            raise ValueError(f"a row has {sorted(row)}, the columns are {sorted(self._columns)}")
-        for name, value in row.items():
-            self._columns[name].append(np.asarray(value))
-        self._disk.check()
-        self.rows += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with ExitStack() as cleanup:  # removes the partial file when the commit fails as well
-            cleanup.callback(self._partial.unlink, missing_ok=True)
-            cleanup.callback(self._disk.close)
-            cleanup.callback(self._file.close)
-            if kind is None:
-                self._commit()
-
-    def _commit(self) -> None:
-        if self.rows == 0:
-            raise ValueError(f"{self.path}: an episode without rows")
-        for column in self._columns.values():
-            column.flush()
-        self._file.close()
-        self._disk.close()
-        self._disk.commit(self.path)
-
-
-class _ColumnWriter:
-    """One growing array of an episode file, written a whole chunk at a time."""
-
-    def __init__(self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        rows = int(np.clip(CHUNK_BYTES // max(row_bytes, 1), 1, CHUNK_ROWS))
-        # Frames and masks shrink many times; state rows are small, and noise does not compress.
-        is_image = dtype == np.uint8 and len(shape) >= 2
-        packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-        self._dataset = file.create_dataset(
-            name,
-            shape=(0, *shape),
-            maxshape=(None, *shape),
-            chunks=(rows, *shape),
-            dtype=dtype,
-            fletcher32=True,
-            **(packing if is_image else {}),
-        )
-        self._name = name
-        self._buffer = np.empty((rows, *shape), dtype)
-        self._filled = 0
-
-    def append(self, value: np.ndarray) -> None:
-        if value.shape != self._buffer.shape[1:]:
-            expected = self._buffer.shape[1:]
-            raise ValueError(f"column {self._name}: a row has shape {value.shape}, not {expected}")
-        np.copyto(self._buffer[self._filled : self._filled + 1], value[None], casting="same_kind")
-        self._filled += 1
-        if self._filled == len(self._buffer):
-            self.flush()
-
-    def flush(self) -> None:
-        rows = self._buffer[: self._filled]
-        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
-            raise ValueError(f"column {self._name}: a value is not finite")
-        start = len(self._dataset)
-        self._dataset.resize(start + self._filled, axis=0)
-        if self._filled:
-            self._dataset[start:] = rows
-        self._filled = 0
-
-
 @dataclass(frozen=True)
 class Dataset(EpisodeSource):
     """A dataset folder and its header; reads whole episodes.
@@ -158,7 +56,7 @@ class Dataset(EpisodeSource):
     multiview, max_episode_steps, versions (`World.describe`); pixels; columns (name -> shape of a
     row, dtype); qpos_layout; episodes (split -> number wanted); complete; rows (split -> number)
     once complete. Of own collections also seed and collection (settings of the scripted policies),
-    of one of its parts also part (`datasets.parts`), of merged ones shards (`datasets.merge`), of
+    of one of its parts also part (`datasets.shards`), of merged ones shards (`datasets.merge`), of
     imported ones source (`datasets.npz_dataset`).
     """
 

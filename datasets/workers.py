@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from common.errors import UserError
-from common.processes import Patience, signals_blocked, single_threaded
+from common.foundation.errors import UserError
+from common.foundation.processes import Patience, signals_blocked, single_threaded
 
 REPORT_SECONDS = 0.2  # how often a worker reports its steps, and notices that the parent is gone
 STOP_SECONDS = 10.0  # time a worker has to notice it

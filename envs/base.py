@@ -9,37 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import gymnasium as gym
 import numpy as np
 
-from common.errors import UserError
-from common.settings import setting
+from common.foundation.errors import UserError
+from common.settings.schema import CollectSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class CollectSettings:
-    """How scripted policies are disturbed while they collect data.
-
-    Attributes:
-        dataset_type: "noisy" (Gaussian noise on the policy's actions) or "play" (none).
-        min_action_norm: distance in metres to which a policy stretches shorter moves.
-        p_random_action: probability that a step takes a uniformly random action.
-        action_noise: upper end of the per-episode noise scale, in units of the action range.
-        action_noise_smoothing: correlation of the noise; only used by plan-based policies.
-    """
-
-    dataset_type: str = setting(choices=("noisy", "play"), identity=False)
-    min_action_norm: float = setting(low=0.0, identity=False)
-    p_random_action: float = setting(low=0.0, high=1.0, identity=False)
-    action_noise: float = setting(low=0.0, identity=False)
-    action_noise_smoothing: float = setting(low=0.0, identity=False)
 
 
 class EpisodeRejected(Exception):

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
-from common.processes import environment_variable
+from common.foundation.errors import UserError
+from common.foundation.processes import environment_variable
 
 if TYPE_CHECKING:
     import mujoco

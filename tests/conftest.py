@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from common.agent_files import make_world
-from common.config import Config, compose
-from tests.datasets import run
-from tests.fakes import point_world
+from common.settings.config import Config, compose
+from envs.make import make_world
+from tests.helpers.datasets import run
+from tests.helpers.fakes import point_world
 
 EPISODES, LENGTH = 6, 25
 NOISE_EPISODES, NOISE_ROWS = 10, 6

@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 import torch
 
+from agents.observations.kinds import make_observation
 from agents.random_policy import RandomPolicy
-from common.agent_files import make_setup, make_world, save_checkpoint
-from common.config import compose, parse
-from common.errors import UserError
-from common.evaluation import Evaluation, evaluate, summarise
-from common.evaluation_settings import find_checkpoint, merge
-from common.observations import Normaliser, make_observation
-from common.results import save_results, table
-from common.runs import new_eval_folder
-from common.video import Clip
+from common.data.normaliser import Normaliser
+from common.evaluation.evaluate import Evaluation, evaluate, summarise
+from common.evaluation.results import save_results, table
+from common.evaluation.video import Clip
+from common.foundation.errors import UserError
+from common.runs.agents import save_checkpoint
+from common.runs.folders import new_eval_folder
+from common.runs.setup import make_setup
+from common.settings.config import compose, parse
+from common.settings.inherit import find_checkpoint, merge
+from envs.make import make_world
 from envs.rendering import rendering_problem
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 TRAINED = (
     "env_kwargs.manipobj.num_cubes=1",
     "max_episode_steps=20",

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from common import settings
-from common.errors import UserError
-from common.files import atomic_write, read_json, write_json
-from common.settings import SettingError
+from common.foundation.errors import UserError
+from common.foundation.files import atomic_write, read_json, write_json
+from common.settings import schema as settings
+from common.settings.schema import SettingError
 
 HPARAMS, WEIGHTS = "hparams.json", "best.pth"
 S = TypeVar("S")

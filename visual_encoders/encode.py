@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common.errors import UserError, one_line_errors
-from common.processes import available_cores
+from common.foundation.errors import UserError, one_line_errors
+from common.foundation.processes import available_cores
 from datasets.filling import exclusive
 from datasets.source import EpisodeSource
 from datasets.workers import Job, run_jobs, telling
-from visual_encoders.frames import COLUMN
 from visual_encoders.frozen import EncoderChoice, FrozenEncoder
+from visual_encoders.images import COLUMN
 from visual_encoders.latents import LatentStore
 
 CPU_IMAGES, GPU_IMAGES = 8, 128  # that go to the encoder at once; progress is reported after each
@@ -134,11 +134,12 @@ class EncodingTool:
 
 def run(name: str, settings: Sequence[str], devices: Sequence[str]) -> Path:
     """Encode the dataset `name` as the settings say; return the folder of its latents."""
-    from common.agent_files import make_world, observe
-    from common.config import compose
+    from common.runs.setup import observe
+    from common.settings.config import compose
+    from datasets.command_line import world_of
     from datasets.npz_dataset import open_dataset
     from datasets.store import HEADER, read_header
-    from datasets.tools import world_of
+    from envs.make import make_world
 
     config = compose([*settings, f"train_dataset_name={name}"])
     folder = Path(config.data_dir) / name

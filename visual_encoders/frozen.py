@@ -11,11 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from common.device import resolve_device
-from common.errors import UserError
-from common.files import read_json
-from common.registry import lookup
-from visual_encoders import FROZEN
+from common.foundation.device import resolve_device
+from common.foundation.errors import UserError
+from common.foundation.files import read_json
+from common.foundation.registry import FROZEN, lookup
 from visual_encoders.checkpoints import HPARAMS, fingerprint
 from visual_encoders.download_chkpts import NAMES, ORIGINS
 

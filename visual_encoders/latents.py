@@ -28,8 +28,8 @@ import numpy as np
 from numpy.lib import format as npy
 from tqdm import tqdm
 
-from common.errors import UserError
-from common.files import atomic_write, read_json, write_json
+from common.foundation.errors import UserError
+from common.foundation.files import atomic_write, read_json, write_json
 from datasets.filling import difference
 from datasets.npz import DAMAGE
 from datasets.source import EpisodeSource

@@ -4,11 +4,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from common.config import Config, Options, decisive
-from common.registry import load
-from common.runs import RunKind
-from common.settings import setting
-from visual_encoders import ENCODERS
+from common.foundation.registry import ENCODERS, load
+from common.runs.folders import RunKind
+from common.settings.config import Config, Options, decisive
+from common.settings.schema import setting
 
 # Settings outside of `encoder` that decide what the training of an encoder computes.
 SHARED = ("seed", "data_dir", "train_dataset_name", "train_dataset_div")

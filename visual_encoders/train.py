@@ -11,20 +11,21 @@ The same command continues a run that was stopped, from its last checkpoint. Its
 import contextlib
 from typing import Any
 
-from common.config import Config, hydra_main
+from common.settings.config import Config
+from common.settings.launch import hydra_main
 
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
-    from common.team import train_together
+    from common.training.team import train_together
 
     train_together(config, _train)
 
 
 def _train(config: Config, team: Any) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
-    from common.device import describe_device
-    from common.runs import open_run, run_path
+    from common.foundation.device import describe_device
+    from common.runs.folders import open_run, run_path
     from visual_encoders.settings import ENCODER_RUNS
     from visual_encoders.training import EncoderTrainer
 
@@ -54,8 +55,7 @@ def _make_model(config: Config) -> Any:
     """The untrained encoder."""
     import torch
 
-    from common.registry import load
-    from visual_encoders import ENCODERS
+    from common.foundation.registry import ENCODERS, load
 
     torch.manual_seed(config.seed)  # of the initial parameters
     cls = load(ENCODERS[config.encoder.kind])
@@ -64,8 +64,7 @@ def _make_model(config: Config) -> Any:
 
 def _make_batches(config: Config, team: Any) -> tuple[Any, Any]:
     """Training and validation batches of this process."""
-    from visual_encoders.batches import Batches, ValidationBatches
-    from visual_encoders.frames import open_frames
+    from visual_encoders.images import Batches, ValidationBatches, open_frames
 
     settings = config.encoder
     team.check_seed(config.seed)

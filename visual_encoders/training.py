@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,33 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common import checkpoint as files
-from common.config import Config
-from common.device import seeded_generator
-from common.diagnosis import Watch
-from common.errors import UserError
-from common.logger import MetricsLog, Tracker
-from common.signals import stop_on_signal
-from common.team import Team
-from common.updates import Sums, add
+from common.foundation.device import seeded_generator
+from common.foundation.errors import UserError
+from common.foundation.files import atomic_write
+from common.foundation.processes import stop_on_signal
+from common.runs import checkpoint as files
+from common.runs.metrics import MetricsLog, Tracker
+from common.settings.config import Config
+from common.training.diagnosis import Watch
+from common.training.team import Team
+from common.training.updates import Sums, add
 from visual_encoders.base import EncoderModel
-from visual_encoders.batches import Batches, ValidationBatches, read_ahead, to_float
 from visual_encoders.checkpoints import save_folder
-from visual_encoders.pictures import save_picture
+from visual_encoders.images import Batches, ValidationBatches, read_ahead, to_float
+
+
+def save_picture(path: Path, rows: Tensor) -> None:
+    """Write pictures (R, n, 3, S, S) in [0, 1] as one PNG of R rows and n columns."""
+    from PIL import Image
+
+    count, across, _, side, _ = rows.shape
+    grid = rows.permute(0, 3, 1, 4, 2).reshape(count * side, across * side, 3)
+    pixels = (grid.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
 
 BETAS = (0.9, 0.999)  # of Adam
 TRAINING, VALIDATION = 0, 1  # streams of random numbers

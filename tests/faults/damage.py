@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import checkpoint
-from common.config import compose
-from common.errors import UserError
-from common.evaluation import Evaluation, summarise
-from common.logger import MetricsLog
-from common.results import save_results
-from common.runs import open_run, run_path
-from common.summary import evaluations
+from common.evaluation.evaluate import Evaluation, summarise
+from common.evaluation.results import save_results
+from common.foundation.errors import UserError
+from common.runs import checkpoint
+from common.runs.folders import open_run, run_path
+from common.runs.metrics import MetricsLog
+from common.settings.config import compose
+from common.tools.summary import evaluations
 from datasets.convert import export_npz
 from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset, episode_path
-from tests.datasets import record
-from tests.fakes import point_world
 from tests.faults.report import Tally
+from tests.helpers.datasets import record
+from tests.helpers.fakes import point_world
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.latents import LatentStore
 

@@ -14,19 +14,20 @@ from unittest import mock
 import numpy as np
 import torch
 
-from common import checkpoint
-from common.errors import UserError
-from common.logger import MetricsLog
+from common.foundation.errors import UserError
+from common.runs import checkpoint
+from common.runs.metrics import MetricsLog
 from datasets.convert import export_npz
-from datasets.store import Dataset, EpisodeWriter, episode_path
-from tests.datasets import assert_same_data, record
+from datasets.episodes import EpisodeWriter
+from datasets.store import Dataset, episode_path
 from tests.faults.report import ROOT, Tally
+from tests.helpers.datasets import assert_same_data, record
 
 COLUMNS = {"actions": ((2,), "float32"), "observations": ((16, 16, 3), "uint8")}
 MAPPED = """
 import sys
 from pathlib import Path
-from common.errors import show_crashes
+from common.foundation.errors import show_crashes
 import numpy as np
 show_crashes()
 path = Path(sys.argv[1])

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from common import checkpoint
-from common.config import compose, parse, read_yaml
-from common.errors import one_line_errors
-from common.files import read_json, write_json
-from common.observations import make_observation
-from common.training_data import load_training_data
+from agents.observations.kinds import make_observation
+from common.foundation.errors import one_line_errors
+from common.foundation.files import read_json, write_json
+from common.runs import checkpoint
+from common.runs.loading import load_training_data
+from common.settings.config import compose, parse, read_yaml
 from datasets.convert import import_npz
 from datasets.filling import dataset_folder
 from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset, episode_path
-from tests.datasets import record
-from tests.encoder_folders import dlp_folder, vqvae_folder
-from tests.fakes import point_world
 from tests.faults.report import Tally
+from tests.helpers.datasets import record
+from tests.helpers.encoder_folders import dlp_folder, vqvae_folder
+from tests.helpers.fakes import point_world
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.frozen import EncoderChoice
 from visual_encoders.latents import LatentStore

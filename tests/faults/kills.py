@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import checkpoint
+from common.runs import checkpoint
 from tests.conftest import TINY
-from tests.encoder_folders import dlp_folder
 from tests.faults.processes import finish, kill_after, orphans, start, temporaries
 from tests.faults.report import Tally
+from tests.helpers.encoder_folders import dlp_folder
 
 IN_A_ROW = 5  # kills of one run before it may end
 FIRST = 0.2  # of the undisturbed time: before, there is nothing but imports

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from common.buffer import Buffer, GoalShares
-from common.diagnosis import Watch, reward_problems, value_problems
-from common.errors import UserError
-from common.trainer import Trainer
+from common.data.batches import GoalShares
+from common.data.buffer import Buffer
+from common.foundation.errors import UserError
+from common.training.diagnosis import Watch, reward_problems, value_problems
+from common.training.offline import Trainer
 from tests.faults.report import Tally
 from visual_encoders.dlp.training import DLPTraining
 from visual_encoders.training import EncoderTrainer

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 
-from common.agent_files import Setup, make_setup, make_world, observe
-from common.buffer import Buffer, GoalShares
-from common.config import OBSERVATIONS, Config, compose
-from common.draws import Draws
-from common.errors import UserError
-from common.evaluation import evaluate
-from common.evaluation_run import prepare_evaluation
-from common.observations import Normaliser
-from common.updates import Updates
-from tests.encoder_folders import dlp_folder, vqvae_folder
+from common.data.batches import GoalShares
+from common.data.buffer import Buffer
+from common.data.draws import Draws
+from common.data.normaliser import Normaliser
+from common.evaluation.evaluate import evaluate, prepare_evaluation
+from common.foundation.errors import UserError
+from common.runs.setup import Setup, make_setup, observe
+from common.settings.config import OBSERVATIONS, Config, compose
+from common.training.updates import Updates
+from envs.make import make_world
 from tests.faults.report import Tally
+from tests.helpers.encoder_folders import dlp_folder, vqvae_folder
 
 SIZE, ROWS, EPISODES = 64, 8, 3  # pixels; rows of an episode of random numbers, and how many
 SMALL = (

@@ -17,10 +17,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common import config
-from common.agent_files import make_world
-from common.arguments import check_arguments
-from common.errors import UserError
+from common.foundation.errors import UserError
+from common.settings import config
+from common.settings.overrides import check_arguments
+from envs.make import make_world
 from tests.faults.report import ROOT, Tally
 
 LONGEST = 1000  # characters of a line that can still be read

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common.processes import available_cores
+from common.foundation.processes import available_cores
 from tests.faults import (
     damage,
     determinism,

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.files import atomic_write
+from common.foundation.errors import UserError
+from common.foundation.files import atomic_write
 from datasets.convert import export_npz
 from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset
 from tests.conftest import TINY
-from tests.datasets import assert_same_data, record
-from tests.fakes import point_world
 from tests.faults.kills import CUBES, RHYTHM, content, must, run_result
 from tests.faults.processes import start, temporaries
 from tests.faults.report import Tally
+from tests.helpers.datasets import assert_same_data, record
+from tests.helpers.fakes import point_world
 
 BUSY = ("is in use by process", "another process is writing")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from common.files import read_json, write_json
-from common.runs import git_state
+from common.foundation.files import read_json, write_json
+from common.runs.folders import git_state
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("output/faults")  # of the project's folder

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.agent_files import make_world
-from common.config import compose
+from common.settings.config import compose
+from envs.make import make_world
 from envs.rendering import rendering_problem
 from tests.conftest import TINY
 from tests.faults.kills import PIECES

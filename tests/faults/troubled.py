@@ -7,7 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
-from tests import fake_world
+from tests.helpers import fake_world
 
 
 class TroubledEnv(fake_world.PointEnv):

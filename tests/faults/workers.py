@@ -5,16 +5,17 @@ from pathlib import Path
 
 import torch
 
-from common.errors import UserError
-from common.evaluation import evaluate
-from common.observations import Normaliser, make_observation
-from common.processes import Patience
+from agents.observations.kinds import make_observation
+from common.data.normaliser import Normaliser
+from common.evaluation.evaluate import evaluate
+from common.foundation.errors import UserError
+from common.foundation.processes import Patience
 from datasets.store import Dataset
-from tests import fake_world
-from tests.datasets import assert_same_data, run
-from tests.fakes import point_world
 from tests.faults.report import Tally
 from tests.faults.troubled import TroubledWorld
+from tests.helpers import fake_world
+from tests.helpers.datasets import assert_same_data, run
+from tests.helpers.fakes import point_world
 
 SILENCE = 90.0  # seconds after which a worker counts as hanging here: starts on a busy machine last
 TROUBLES = ("raise", "die", "hang")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.settings import SettingError, setting
+from common.settings.schema import SettingError, setting
 from visual_encoders.dlp.model import DLP, Encoding, Phase
 from visual_encoders.dlp.settings import DLPSettings
 

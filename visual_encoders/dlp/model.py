@@ -9,19 +9,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from visual_encoders.dlp.background import BackgroundDecoder, BackgroundEncoder, background_mask
-from visual_encoders.dlp.decoder import ObjectDecoder, Picture, compose
-from visual_encoders.dlp.distributions import Gaussian, normal_like, take
-from visual_encoders.dlp.geometry import cut_glimpses
-from visual_encoders.dlp.layers import initialise
-from visual_encoders.dlp.particles import (
+from common.foundation.errors import UserError
+from visual_encoders.dlp.decoder import (
+    BackgroundDecoder,
+    BackgroundEncoder,
+    ObjectDecoder,
+    Picture,
+    background_mask,
+    compose,
+)
+from visual_encoders.dlp.encoders import (
     AppearanceEncoder,
     AttributeEncoder,
     Attributes,
     Particles,
+    Proposals,
+    Proposed,
+    initialise,
 )
-from visual_encoders.dlp.proposals import Proposals, Proposed
+from visual_encoders.dlp.ops import Gaussian, cut_glimpses, normal_like, take
 from visual_encoders.dlp.settings import DLPSettings
 
 # Images that are encoded at once. On CPU one: a result must not depend, in its last bits, on what

@@ -6,9 +6,9 @@ Letters: B images, H their side, K particles.
 import torch
 from torch import Tensor
 
-from visual_encoders.dlp.geometry import axis
+from visual_encoders.dlp.encoders import Particles
 from visual_encoders.dlp.model import DLP
-from visual_encoders.dlp.particles import Particles
+from visual_encoders.dlp.ops import axis
 
 RADIUS, RIM = 0.025, 0.015  # of the dot of a particle and of the dark rim around it, image sides
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from common.settings import SettingError, setting
+from common.settings.schema import SettingError, setting
 
 EXPLICIT = 6  # leading numbers of a particle that have a meaning each; appearance follows
 REDUCTION = 4  # side of an image over side of its key map

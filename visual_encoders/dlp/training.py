@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.settings import setting
+from common.settings.schema import setting
 from visual_encoders.base import CHANNELS, EncoderModel, Metrics
 from visual_encoders.dlp.losses import ObjectiveSettings, objective, phase_of
 from visual_encoders.dlp.model import DLP, MAIN

@@ -10,18 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.settings import setting
+from common.foundation.errors import UserError
+from common.settings.schema import setting
 from visual_encoders.vqvae.layers import (
     GROUPS,
+    Codes,
     Downsample,
     Level,
+    Quantiser,
     Upsample,
     conv3,
     middle,
     norm,
 )
-from visual_encoders.vqvae.quantiser import Codes, Quantiser
 
 # Images that are encoded at once. On CPU one: a result must not depend, in its last bits, on what
 # else is encoded, and more at once are no faster (measured on one core: 56 ms an image, 60 for two

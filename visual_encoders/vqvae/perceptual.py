@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.foundation.errors import UserError
 from visual_encoders.checkpoints import load_folder, select_entries
 
 PREFIX = "loss.perceptual_loss."  # of its entries in a VQ-VAE checkpoint

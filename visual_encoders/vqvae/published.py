@@ -1,5 +1,6 @@
 """Published VQ-VAE checkpoints: reading and writing them (spec: encoders 8.4)."""
 
+import math
 import os
 from dataclasses import asdict
 from typing import Any
@@ -8,8 +9,38 @@ import torch
 from torch import Tensor
 
 from visual_encoders.checkpoints import load_folder, read_settings, select_entries
+from visual_encoders.frozen import EncoderChoice, FrozenEncoder, to_bytes
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings
 from visual_encoders.vqvae.perceptual import LPIPS, PREFIX
+
+
+class FrozenVQVAE(FrozenEncoder):
+    """Codes of all views as one vector, channel-major; the first F numbers of view 1 and so on."""
+
+    own_key = "n_embed"
+
+    def __init__(self, choice: EncoderChoice) -> None:
+        super().__init__(choice)
+        self.model = load(choice.path, self.device)
+        size = self.model.settings
+        self.frame = (size.image_size, size.image_size, size.ch)
+        self.setup = {}
+
+    def shape(self, views: int) -> tuple[int]:
+        """(V F,)."""
+        return (views * math.prod(self.model.latent_shape),)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (B, V, S, S, C) uint8 -> (B, V F)."""
+        return self.model.encode_frames(frames)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, frames: Tensor) -> Tensor:
+        """Pictures of the latents alone, see the base class; of `frames` only V counts."""
+        views = frames.shape[1]
+        features = latents.to(self.device).unflatten(1, (views, -1)).flatten(0, 1)
+        return to_bytes(self.model.images(features), views)
+
 
 LOSS = "loss."  # begins what belongs to training; agents do without
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.settings import setting
+from common.settings.schema import setting
 from visual_encoders.base import CHANNELS, EncoderModel, Metrics, psnr
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings, VQVAEWidths, to_unit
 from visual_encoders.vqvae.perceptual import load_lpips

@@ -1,0 +1,1 @@
+"""EC-Diffuser: imitation by diffusion of windows of actions and entity sets."""

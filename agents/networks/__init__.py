@@ -1,0 +1,1 @@
+"""Networks over entity sets, flat vectors and images, and the diffusion of them."""

@@ -1,0 +1,100 @@
+"""Policy, value and critic over flat observations: MLPs on state and goal (spec: agents 3.2).
+
+Letters: K members of an ensemble, B batch, S features of an observation, A action size, H hidden
+width, F features of a state and a goal taken together.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from agents.networks.layers import MLP, Output
+from common.settings.schema import setting
+
+HIDDEN_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class MLPSettings:
+    """Section `arch_mlp`: size of every network on flat observations and images."""
+
+    h_dim: int = setting(low=1)
+    conv_channels: tuple[int, ...] = setting(low=1)
+
+
+class Pair(nn.Module):
+    """State and goal side by side: (B, S), (B, S) -> (K, B, F), the same for each member.
+
+    Another one, of images, is `agents.networks.images.ImagePair`.
+    """
+
+    def __init__(self, members: int, features: int) -> None:
+        super().__init__()
+        self.members = members
+        self.width = 2 * features  # F
+
+    def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
+        return torch.cat([obs, goal], dim=-1).expand(self.members, -1, -1)
+
+
+class FlatHead(nn.Sequential):
+    """Four hidden layers of Linear, GELU (and LayerNorm if `norm`), then Linear to the output."""
+
+    def __init__(
+        self, members: int, fan_in: int, hidden: int, outputs: int, norm: bool = False
+    ) -> None:
+        widths = (fan_in, *(hidden,) * HIDDEN_LAYERS)
+        super().__init__(
+            MLP(members, widths, norm=norm, final_gelu=True), Output(members, hidden, outputs)
+        )
+
+
+class FlatPolicy(nn.Module):
+    """Deterministic policy pi(s, g): (B, S), (B, S) -> (B, A) in (-1, 1)."""
+
+    def __init__(self, pair: Pair, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.pair = pair
+        self.head = FlatHead(1, pair.width, hidden, action_dim)
+
+    def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
+        return torch.tanh(self.head(self.pair(obs, goal)).squeeze(0))
+
+
+class FlatSubgoalPolicy(nn.Module):
+    """Subgoal of a state and a goal: (B, S), (B, S) -> (B, S)."""
+
+    def __init__(self, pair: Pair, features: int, hidden: int) -> None:
+        super().__init__()
+        self.pair = pair
+        self.head = FlatHead(1, pair.width, hidden, features)
+
+    def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
+        return self.head(self.pair(obs, goal)).squeeze(0)
+
+
+class FlatValue(nn.Module):
+    """State value V(s, g): (B, S), (B, S) -> (B,)."""
+
+    def __init__(self, pair: Pair, hidden: int) -> None:
+        super().__init__()
+        self.pair = pair
+        self.head = FlatHead(1, pair.width, hidden, 1, norm=True)
+
+    def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
+        return self.head(self.pair(obs, goal)).squeeze(-1).squeeze(0)
+
+
+class FlatCritic(nn.Module):
+    """K action values Q(s, a, g): (B, S), (B, A), (B, S) -> (K, B)."""
+
+    def __init__(self, members: int, pair: Pair, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.members = members
+        self.pair = pair
+        self.head = FlatHead(members, pair.width + action_dim, hidden, 1, norm=True)
+
+    def forward(self, obs: Tensor, action: Tensor, goal: Tensor) -> Tensor:
+        action = action.expand(self.members, -1, -1)
+        return self.head(torch.cat([self.pair(obs, goal), action], dim=-1)).squeeze(-1)

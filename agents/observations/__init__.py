@@ -1,0 +1,1 @@
+"""Observations: raw rows of a world as networks see them, and back."""

@@ -1,0 +1,1 @@
+"""Evaluation of agents in many environments at once, with intervals and videos."""

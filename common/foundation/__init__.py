@@ -1,0 +1,1 @@
+"""Errors, files, processes, memory, devices, names: what knows nothing of the rest."""

@@ -1,0 +1,113 @@
+"""Files that are either the old one or the new one, never a torn one."""
+
+import contextlib
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from common.foundation.errors import UserError
+
+CHECKSUM = "checksum"  # key of a sealed JSON file
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a binary file that takes the place of `path` when the block ends without an error.
+
+    It is written as `.NAME.tmp` in the same folder, synced to disk and renamed. An error in the
+    block leaves the previous file as it was. What a killed process left is overwritten by the next
+    write. Raises `UserError` where the disk refuses, or if another process is writing the path.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with _locked(temporary, path) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _locked(temporary: Path, path: Path) -> Iterator[BinaryIO]:
+    """The temporary file of `path`, empty and locked, so that nobody else writes to it."""
+    while True:
+        with contextlib.ExitStack() as stack:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+            file = stack.enter_context(open(descriptor, "w+b"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"another process is writing {path}; wait for it") from error
+            if _is(file, temporary):  # else its last owner renamed it before we had the lock
+                file.truncate(0)
+                yield file
+                return
+
+
+def _is(file: BinaryIO, path: Path) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, sealed: bool = False) -> None:
+    """Write `value` as indented JSON, atomically.
+
+    A `sealed` one, a dictionary, ends with a checksum of the rest, which `read_json` compares and
+    takes away.
+    """
+    if sealed:
+        value = {**value, CHECKSUM: _checksum(value)}
+    text = json.dumps(value, indent=2) + "\n"
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; raise `UserError` naming it if it is missing, unreadable or damaged.
+
+    Files of other programs, and of versions of this code that did not seal, have no checksum.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); move it away") from error
+    if isinstance(value, dict) and CHECKSUM in value:
+        found = value.pop(CHECKSUM)
+        if found != _checksum(value):
+            raise UserError(
+                f"{path} is damaged: its checksum is {found!s:.20}, not {_checksum(value)}; get it "
+                f"again, or take out its line {CHECKSUM} if it was changed on purpose"
+            )
+    return value
+
+
+def _checksum(value: Any) -> str:
+    """CRC-32 of what JSON makes of a value, whatever its layout and order of keys."""
+    plain = json.loads(json.dumps(value))  # tuples are lists, and keys text
+    return f"{zlib.crc32(json.dumps(plain, sort_keys=True).encode()):08x}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,82 @@
+"""How many processes make sense, and what they inherit from the one that starts them."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from types import FrameType
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that the loop can save and end; a second one interrupts it."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """What is done about worker processes that die, hang or fail.
+
+    Attributes:
+        timeout: seconds after which a silent worker counts as hanging; its start is included, with
+            imports and models to compile.
+        retries: how often an episode is tried again, in a new process, before the work stops.
+    """
+
+    timeout: float = 600.0
+    retries: int = 0
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM in processes started in the block, from their first moment on.
+
+    Ctrl-C and a scheduler's SIGTERM reach the whole process group, but what becomes of the workers
+    is the master's affair. For the master they only wait until the block ends.
+    """
+    resource_tracker.ensure_running()  # or starting the first process does it, which unblocks them
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+@contextlib.contextmanager
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable for what is imported or started in the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def single_threaded() -> contextlib.AbstractContextManager[None]:
+    """Give processes started in the block one thread each: they read it before any code runs."""
+    return environment_variable("OMP_NUM_THREADS", "1")
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

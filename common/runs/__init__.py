@@ -1,0 +1,1 @@
+"""Run folders: settings, checkpoints, metrics, and the agents in them."""

@@ -1,0 +1,234 @@
+"""Folders of runs: their names, who may write to them, and the record of how they came about."""
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from common.foundation.errors import UserError
+from common.foundation.files import read_json, write_json
+from common.settings.config import ROOT, Config, identity
+from common.settings.schema import show
+
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """What training runs of one kind have in common.
+
+    Attributes:
+        folder: where their folders lie, under `output_dir`.
+        title: gives the readable part of a folder's name.
+        identity: gives the settings, by dotted key, that make a run what it is.
+    """
+
+    folder: str
+    title: Callable[[Config], str]
+    identity: Callable[[Config], dict[str, Any]]
+
+
+AGENT_RUNS = RunKind(
+    "train", lambda config: f"{config.agent}_{config.task}_{config.seed}", identity
+)
+
+
+@dataclass
+class RunFolder:
+    """A training run's folder, locked while this object is open; a context manager.
+
+    `resumed` says that the folder had been used before, `changes` which settings that do not touch
+    the result are now different (`"steps=1000, was 500"`).
+    """
+
+    path: Path
+    resumed: bool
+    changes: list[str]
+    _lock: BinaryIO
+
+    def close(self) -> None:
+        """Let others use the folder. The end of the process, however it comes, does the same."""
+        self._lock.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def run_path(config: Config, kind: RunKind = AGENT_RUNS) -> Path:
+    """Return the folder of the training run that these settings make."""
+    return Path(config.output_dir) / kind.folder / (config.run_name or train_name(config, kind))
+
+
+def open_run(
+    config: Config, machine: Mapping[str, Any] | None = None, kind: RunKind = AGENT_RUNS
+) -> RunFolder:
+    """Create or reopen the folder of a training run and lock it.
+
+    The name holds a hash of the settings that decide its results (`kind.identity`), so the same
+    command finds its folder and another command never writes to it. `run_name` replaces the name;
+    then the settings must be those that the folder was made with. `machine`
+    (`common.foundation.device.describe_device`) goes into the record.
+    Raises `UserError` if the folder is in use or belongs to other settings.
+    """
+    path = run_path(config, kind)
+    _make_folder(path)
+    lock = _lock(path)
+    try:
+        stored_file = path / "config.json"
+        resumed = stored_file.exists()
+        changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
+        write_json(stored_file, config.raw, sealed=True)
+        _record(path, machine or {})
+    except BaseException:
+        lock.close()
+        raise
+    return RunFolder(path, resumed, changes, lock)
+
+
+def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
+    """Return the name that the settings give to their training run's folder."""
+    return f"{kind.title(config)}_{settings_hash(config, kind)}"
+
+
+def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
+    """Return eight hexadecimal digits that stand for the settings that decide a run's results."""
+    text = json.dumps(kind.identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def make_eval_parent(config: Config) -> Path:
+    """Create and return the folder of all evaluations; `UserError` if that is not possible."""
+    parent = Path(config.output_dir) / "eval"
+    _make_folder(parent)
+    return parent
+
+
+def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> Path:
+    """Create and return a folder for one evaluation, never one that exists.
+
+    `record` is the `provenance` of its start.
+    """
+    variant = f"_{config.eval_variant_name}" if config.eval_variant_name else ""
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{config.agent}_{config.task}_{config.seed}{variant}_{now}"
+    parent = make_eval_parent(config)
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        path = parent / f"{name}{suffix}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        write_json(path / "config.json", config.raw, sealed=True)
+        write_json(path / "provenance.json", [record or provenance({})])
+        return path
+    raise AssertionError("unreachable: the suffixes do not end")
+
+
+def provenance(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is needed to know, later, which code ran on what: ready for JSON."""
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "git": git_state(),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "system": platform.platform(),
+        **machine,
+    }
+
+
+def _record(folder: Path, machine: Mapping[str, Any]) -> None:
+    """Append this start to `provenance.json`, a list with one entry per start."""
+    file = folder / "provenance.json"
+    starts = read_json(file) if file.exists() else []
+    write_json(file, [*starts, provenance(machine)])
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path}: {error.strerror}") from error
+
+
+def _lock(folder: Path) -> BinaryIO:
+    """Lock the folder for this process; the system releases it when the process ends."""
+    file = open(folder / ".lock", "a+b")  # noqa: SIM115  it stays open as long as the lock is held
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().decode() or "unknown"
+        file.close()
+        raise UserError(
+            f"{folder} is in use by process {owner}; wait for it or stop it, "
+            "or set run_name to train the same a second time"
+        ) from error
+    # A forked child shares the lock, and would hold it on after this process was killed.
+    os.register_at_fork(after_in_child=file.close)
+    file.truncate(0)
+    file.write(str(os.getpid()).encode())
+    file.flush()
+    return file
+
+
+def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunKind) -> list[str]:
+    """Refuse settings that make a different run than the stored ones; return the other changes."""
+    before, now = dotted(stored), dotted(json.loads(json.dumps(config.raw)))
+    differing = [key for key in now if key not in before or before[key] != now[key]]
+    for key in differing:
+        if key in kind.identity(config):
+            was = show(before[key]) if key in before else "not set"
+            raise UserError(
+                f"{folder} belongs to a run with {key}: {was}, not {show(now[key])}; "
+                "choose another run_name, or give the same settings to continue it"
+            )
+    return [f"{key}={show(now[key])}, was {show(before.get(key))}" for key in differing]
+
+
+def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries by dotted key."""
+    leaves: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = isinstance(value, Mapping)
+        leaves |= dotted(value, f"{path}{key}.") if inner else {f"{path}{key}": value}
+    return leaves
+
+
+def git_state(root: Path = ROOT, ignored: str = "") -> dict[str, Any] | None:
+    """Return the commit of this code and whether files, but one `ignored`, differ from it.
+
+    None outside a checkout.
+    """
+    if not (root / ".git").exists():
+        return None
+    but = ["--", ".", f":!{ignored}"] if ignored else []
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", *but))}
+    except (OSError, subprocess.CalledProcessError):
+        return None  # git is not installed, or there is no commit yet
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,163 @@
+"""From a dataset on disk to a buffer of normalised observations."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from agents.observations.states import Observation
+from common.data.batches import GoalShares
+from common.data.buffer import Buffer
+from common.data.normaliser import Normaliser
+from common.foundation.errors import UserError
+from common.foundation.memory import free_memory
+from common.settings.config import Config
+from datasets.npz_dataset import open_dataset
+from datasets.source import EpisodeSource
+from envs.base import World
+
+CHUNK = 1 << 16  # rows: what is computed of a column at a time, to need no second one
+
+RESERVED = 4 << 30  # bytes of a GPU that are left to networks and activations
+
+
+def load_training_data(
+    config: Config,
+    world: World,
+    observation: Observation,
+    device: torch.device,
+    normaliser: Normaliser | None = None,
+    rewards: bool = True,
+) -> tuple[Buffer, Normaliser]:
+    """Read the training episodes of `train_dataset_name` and normalise them.
+
+    Without a `normaliser`, one is fitted to them. Returns it with the buffer. `rewards=False`
+    leaves out what they are computed from, for agents that learn without.
+
+    Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
+    holds NaN, or is larger than the memory.
+    """
+    name, extra = config.train_dataset_name, observation.collect_overrides
+    dataset = open_dataset(config.data_dir, name, world, extra)
+    difference = world.compatible(dataset.header)
+    if difference:
+        raise UserError(f"dataset {dataset} does not fit: {difference}")
+    observation.check(dataset)
+    use_rewards = rewards and config.reward == "env"
+    fields = _reward_fields(config, world) if use_rewards else ()
+    wanted = sorted({"actions", *fields})
+    place = _choose_place(dataset, wanted, observation, config, device)
+    columns, length = dataset.load(wanted, div=config.train_dataset_div)
+    rows = {name: torch.from_numpy(column) for name, column in columns.items()}
+    for name, column in rows.items():
+        _check_finite(column, name, dataset)
+    if observation.encoded:
+        obs = observation.open(dataset, config.train_dataset_div, config.num_workers)
+    else:
+        obs = _encode(dataset, length, observation, config)
+    length = torch.from_numpy(length)
+    normaliser = normaliser or observation.fit(obs)
+    if normaliser.scales and not observation.encoded:  # what is mapped stays as it is
+        for part in obs.split(CHUNK):
+            part.copy_(normaliser(part))
+    normaliser = normaliser.to(device)
+    buffer = Buffer(
+        obs.to(place),
+        rows["actions"].to(place),
+        length.to(place),
+        {name: rows[name].to(place) for name in fields},
+        world.adopt(dataset.header).reward if use_rewards else None,
+        value_goals=_shares(config, "value"),
+        policy_goals=_shares(config, "policy"),
+        gamma=config.gamma,
+        subgoal_k=getattr(config.agent_settings, "subgoal_k", 1),
+        done_signal=config.done_signal,
+        normalise=normaliser.to(place) if observation.encoded else None,
+    )
+    return buffer, normaliser
+
+
+def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
+    """The columns that the rewards of training are computed from."""
+    if world.reward_within_episode and config.p_randgoal_value:
+        raise UserError(
+            f"p_randgoal_value={config.p_randgoal_value:g} is not possible with {world.name} and "
+            "reward=env, which compares states of one episode only; set p_randgoal_value=0"
+        )
+    return world.reward_fields
+
+
+def _choose_place(
+    dataset: EpisodeSource,
+    columns: list[str],
+    observation: Observation,
+    config: Config,
+    device: torch.device,
+) -> torch.device:
+    """Where a buffer's tensors go by `data_device`: `device`, or main memory.
+
+    Raises `UserError` if they are more than main memory or the chosen place can take: training that
+    swaps would not end in years, or the system would kill it hours later.
+    """
+    cpu = torch.device("cpu")
+    kinds = [dataset.column(name) for name in columns]
+    row = sum(math.prod(shape) * dtype.itemsize for shape, dtype in kinds)
+    rows = int(dataset.lengths(div=config.train_dataset_div).sum())
+
+    def size(place: torch.device) -> int:
+        mapped = observation.encoded and place.type == "cpu"  # stays on disk
+        numbers = 0 if mapped else math.prod(observation.shape)
+        return rows * (row + numbers * observation.dtype.itemsize)
+
+    chosen = cpu if config.data_device == "cpu" else device
+    if config.data_device == "auto" and chosen != cpu:
+        free = free_memory(device) - RESERVED
+        if size(device) > free:
+            chosen = cpu
+            tqdm.write(
+                f"data_device=auto: main memory, since {device} has room for "
+                f"{max(free, 0) / 2**30:.1f} of {size(device) / 2**30:.1f} GiB"
+            )
+    for place in dict.fromkeys((cpu, chosen)):
+        needed, free = size(place), free_memory(place)
+        if needed > free:
+            div = config.train_dataset_div * math.ceil(needed / max(free, 1))
+            raise UserError(
+                f"dataset {dataset} takes {needed / 2**30:.1f} GiB of memory with "
+                f"obs={config.obs}, {place} has {free / 2**30:.1f} GiB free; a part of it fits: "
+                f"train_dataset_div={div}"
+            )
+    return chosen
+
+
+def _encode(
+    dataset: EpisodeSource, length: np.ndarray, observation: Observation, config: Config
+) -> Tensor:
+    """All rows as observations, identities fixed per episode: (R, *shape), not normalised.
+
+    What they are made from, images perhaps, is read and dropped again episode by episode.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    identities = observation.identities(len(length), generator)
+    obs = torch.empty(int(length.sum()), *observation.shape, dtype=observation.dtype)
+    name, div = observation.column, config.train_dataset_div
+    parts = obs.split(length.tolist())
+    for part, own, episode in zip(parts, identities, dataset.stream([name], div=div), strict=True):
+        raw = torch.from_numpy(episode[name])
+        _check_finite(raw, name, dataset)
+        part.copy_(observation.encode(raw, own.expand(len(raw), -1)))
+    return obs
+
+
+def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
+    if not column.is_floating_point():
+        return
+    if not all(torch.isfinite(part).all() for part in column.split(CHUNK)):
+        raise UserError(f"dataset {dataset} has NaN or infinity in column {name}")
+
+
+def _shares(config: Config, kind: str) -> GoalShares:
+    names = (f"p_curgoal_{kind}", f"p_trajgoal_{kind}", f"p_randgoal_{kind}")
+    return GoalShares(*(getattr(config, n) for n in (*names, f"geom_sample_{kind}")))

@@ -1,0 +1,71 @@
+"""Agents and what they act in: built from settings, stored in checkpoints, loaded again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.base import AgentContext
+from agents.networks.families import make_networks
+from agents.observations.kinds import make_observation
+from agents.observations.states import Observation
+from common.data.normaliser import Normaliser
+from common.foundation.registry import AGENTS, lookup
+from common.settings.config import Config
+from envs.base import World
+from visual_encoders.frozen import EncoderChoice
+
+
+@dataclass
+class Setup:
+    """An agent with the world it acts in and the way it sees it."""
+
+    agent: Any
+    world: World
+    observation: Observation
+    normaliser: Normaliser
+
+
+def observe(config: Config, world: World) -> Observation:
+    """What agents see of a world with these settings."""
+    particles = config.dlp_post_training_num_kp
+    encoder = EncoderChoice(
+        config.obs,
+        config.rep_model_checkpoint,
+        config.rep_model_device,
+        particles=None if particles == -1 else particles,
+    )
+    return make_observation(config.obs, world, encoder)
+
+
+def make_setup(
+    config: Config,
+    world: World,
+    observation: Observation,
+    normaliser: Normaliser,
+    average: Callable[[Tensor], Tensor] | None = None,
+) -> Setup:
+    """Build an untrained agent for a world; its device is the normaliser's.
+
+    Args:
+        average: see `AgentContext`.
+    """
+    context = AgentContext(
+        spec=observation.spec,
+        action_dim=world.action_dim,
+        networks=make_networks(
+            observation.spec, world.action_dim, config.arch_eit, config.arch_mlp
+        ),
+        gamma=config.gamma,
+        lr=config.lr,
+        lr_decay_steps=config.lr_decay_steps,
+        grad_clip_norm=config.grad_clip_norm,
+        device=normaliser.mean.device,
+        average=average,
+        fused_adam=config.fused_adam,
+    )
+    torch.manual_seed(config.seed)  # of the initial parameters
+    agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)
+    return Setup(agent, world, observation, normaliser)

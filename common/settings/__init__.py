@@ -1,0 +1,1 @@
+"""Settings: their schema, their overrides, and the entry points that read them."""

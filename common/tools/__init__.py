@@ -1,0 +1,1 @@
+"""Tools for people: report page, values, doctor, hub."""

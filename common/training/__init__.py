@@ -1,0 +1,1 @@
+"""Training: one loop, and the ways to compute its updates."""

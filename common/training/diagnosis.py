@@ -1,0 +1,76 @@
+"""What looks wrong about learning, told while it goes on: what was seen and what to look at."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common.data.buffer import Buffer
+from common.foundation.errors import UserError
+
+TOLERANCE = 0.1  # share of the range of values by which a mean may lie outside of it
+PAIRS = 4096  # transitions with goals whose rewards are looked at
+ESTIMATES = ("value/mean", "critic/mean", "policy/q")
+FLAT = 0.005  # standard deviation of V over a batch, as a share of that range, that tells nothing
+SETTLED = 2000  # updates after which V should tell states apart; at first all values fall together
+
+Problems = dict[str, str]  # kind -> one line
+
+
+class Watch:
+    """Tells of each kind of problem when it appears, on the screen and in `warnings.txt`.
+
+    One that lasts is told of once; one that went away and comes back is told of again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "warnings.txt"
+        self._known: dict[str, set[str]] = {}
+
+    def report(self, step: int, problems: Problems, source: str = "") -> None:
+        """Tell what is new among the problems that `source` finds at update `step`."""
+        new = problems.keys() - self._known.get(source, set())
+        self._known[source] = set(problems)
+        for kind in sorted(new):
+            line = f"update {step}: {problems[kind]}"
+            tqdm.write(f"warning: {line}")
+            try:
+                with open(self.path, "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def value_problems(means: Mapping[str, float], gamma: float, step: int) -> Problems:
+    """Mean estimates that no values can have, and a V that does not tell states apart.
+
+    Rewards are in [-1, 0], so values lie in [-1 / (1 - gamma), 0]; `TOLERANCE` is for networks that
+    are not trained yet.
+    """
+    lowest = -1 / (1 - gamma)
+    margin, possible = -TOLERANCE * lowest, f"[{lowest:.4g}, 0] for gamma={gamma:g}"
+    problems = {
+        name: f"{name} is {means[name]:.4g}, but values lie in {possible}: "
+        "look at the curves of value and critic, lower lr, or tau and expectile of the agent"
+        for name in ESTIMATES
+        if name in means and not lowest - margin <= means[name] <= margin
+    }
+    if step >= SETTLED and means.get("value/std", math.inf) < -FLAT * lowest:
+        problems["value/std"] = (
+            f"value/std is {means['value/std']:.2g}, so V is nearly the same for all states and "
+            "goals: it has learned nothing yet, or never will again if that lasts; lower lr"
+        )
+    return problems
+
+
+def reward_problems(buffer: Buffer, generator: torch.Generator) -> Problems:
+    """Rewards that are the same for all pairs of states and goals that training draws."""
+    rewards = buffer.rewards(buffer.draw(PAIRS, generator))
+    if not (rewards == rewards[0]).all():
+        return {}
+    return {
+        "reward": f"the reward is {float(rewards[0]):g} for all of {PAIRS} drawn states and goals, "
+        "so values tell nothing: look at reward, p_curgoal_value and the dataset's episodes"
+    }

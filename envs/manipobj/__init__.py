@@ -1,0 +1,1 @@
+"""An arm and cubes: PPP-Cube, Stack-Cube, sorting."""

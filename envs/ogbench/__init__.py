@@ -1,0 +1,1 @@
+"""OGBench's own environments and datasets."""

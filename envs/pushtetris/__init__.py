@@ -1,0 +1,1 @@
+"""Pieces on a plane, pushed to their goal poses."""

@@ -1,0 +1,1 @@
+"""An arm with cube, buttons, drawer and window."""

@@ -1,0 +1,1 @@
+"""The table, arm and cameras that arm worlds share."""

@@ -1,0 +1,51 @@
+"""Geometry of the table and its cubes, and colours, which all arm worlds share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Array = TypeVar("Array", np.ndarray, Tensor)
+
+MAX_IDENTITIES = 9  # the agent and up to eight objects
+CUBE_HEIGHT = 0.04
+TABLE_Z = 0.02  # centre of a cube that lies on the table
+SUCCESS_DISTANCE = 0.04
+MOVED_DISTANCE = 1e-4  # in one step, from which a cube counts as moved
+STACKED_DISTANCE = 0.02  # in xy, below which the higher of two cubes lies on the other
+AWAY = (0.0, 0.0, -0.3)  # where unused ghosts are hidden
+
+PALETTE = np.array(
+    [
+        [0.96, 0.26, 0.33, 1.0],  # red
+        [0.06, 0.74, 0.21, 1.0],  # green
+        [0.35, 0.55, 0.91, 1.0],  # blue
+        [1.00, 0.69, 0.21, 1.0],  # orange
+        [0.61, 0.28, 0.82, 1.0],  # purple
+        [0.00, 0.85, 0.85, 1.0],  # cyan
+    ]
+)
+
+# Scales of the observation vectors, as in OGBench.
+CENTER = np.array([0.425, 0.0, 0.0])
+XYZ_SCALE = 10.0
+GRIPPER_SCALE = 3.0
+AGENT_DIM = 6  # effector xyz, cos yaw, sin yaw, gripper
+CUBE_DIM = 5  # xyz, cos yaw, sin yaw
+
+
+def top_cubes(positions: np.ndarray) -> list[int]:
+    """Return the cubes of positions (N, 3) that carry no other cube."""
+    offsets = positions[:, None] - positions[None]  # [j, i]: j seen from i
+    near = np.linalg.norm(offsets[..., :2], axis=-1) < STACKED_DISTANCE
+    covered = (near & (offsets[..., 2] > 0)).any(axis=0)
+    return np.flatnonzero(~covered).tolist()
+
+
+def distances(positions: Array, targets: Array) -> Array:
+    """Return the distances (...) in metres between positions (..., 3) and targets (..., 3)."""
+    return ((positions - targets) ** 2).sum(-1) ** 0.5

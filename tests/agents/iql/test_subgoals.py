@@ -1,0 +1,81 @@
+"""Subgoal selection, case by case, and what can be said about it."""
+
+import torch
+
+from agents.iql.subgoals import Proposal, select_subgoals
+from common.evaluation.subgoals import HEADER, describe
+
+
+def choose(reach: list, remaining: list, direct: float, radius: float | None) -> tuple:
+    candidates = torch.arange(len(reach)).float().view(1, -1, 1, 1) + 10
+    goal = torch.full((1, 1, 1), -1.0)
+    chosen, index = select_subgoals(
+        candidates,
+        goal,
+        torch.tensor([reach]),
+        torch.tensor([remaining]),
+        torch.tensor([direct]),
+        radius,
+    )
+    return chosen.item(), index.item()
+
+
+def test_the_reachable_candidate_nearest_to_the_goal_wins() -> None:
+    assert choose([-10.0, -29.0, -31.0], [-60.0, -40.0, -5.0], -80.0, -30.0) == (11.0, 1)
+
+
+def test_a_candidate_on_the_radius_counts_as_reachable() -> None:
+    assert choose([-30.0, -10.0], [-40.0, -60.0], -80.0, -30.0) == (10.0, 0)
+
+
+def test_the_goal_itself_if_it_is_nearer_than_every_candidate() -> None:
+    assert choose([-10.0, -20.0], [-60.0, -40.0], -39.0, -30.0) == (-1.0, -1)
+
+
+def test_the_goal_itself_if_nothing_is_reachable() -> None:
+    assert choose([-50.0, -60.0], [-1.0, -2.0], -90.0, -30.0) == (-1.0, -1)
+
+
+def test_without_filter_only_the_value_to_the_goal_counts() -> None:
+    assert choose([-99.0, -1.0], [-3.0, -9.0], -2.0, None) == (10.0, 0)
+
+
+def test_environments_are_chosen_for_independently() -> None:
+    torch.manual_seed(0)
+    candidates, goal = torch.randn(5, 7, 3, 2), torch.randn(5, 3, 2)
+    reach, remaining, direct = -40 * torch.rand(5, 7), -40 * torch.rand(5, 7), -40 * torch.rand(5)
+    together, index = select_subgoals(candidates, goal, reach, remaining, direct, -20.0)
+    for i in range(5):
+        rows = slice(i, i + 1)
+        alone, _ = select_subgoals(
+            candidates[rows], goal[rows], reach[rows], remaining[rows], direct[rows], -20.0
+        )
+        assert torch.equal(together[rows], alone)
+    assert (index == -1).any() and (index >= 0).any()
+
+
+def explain(reach: list, index: int, radius: float | None) -> list[str]:
+    """The words of the line for the second of two environments."""
+    other = [0.0] * len(reach)
+    proposal = Proposal(
+        torch.zeros(2, 1, 1),
+        torch.tensor([0, index]),
+        torch.tensor([other, reach]),
+        torch.tensor([other, [-60.0, -40.0, -5.0]]),
+        torch.tensor([0.0, -80.0]),
+        radius,
+    )
+    line = describe(proposal, 1, 12, 25)
+    assert len(line) >= len(HEADER) - 3
+    return line.split()
+
+
+def test_a_line_tells_what_a_subgoal_was_chosen_by() -> None:
+    episode_and_step, to_goal = ["12", "25"], ["-80.00"]
+    reach = [-10.0, -29.0, -31.0]
+    assert explain(reach, 1, -30.0) == [
+        *(episode_and_step + to_goal),
+        *("2/3", "-40.00", "-29.00", "candidate", "1"),
+    ]
+    assert explain(reach, 2, None)[3:] == ["3/3", "-5.00", "-31.00", "candidate", "2"]
+    assert explain(reach, -1, -5.0)[3:] == ["0/3", "-", "-", "goal"]

@@ -1,0 +1,144 @@
+"""The pool of worker processes: failures are reported, nothing is left behind."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from common.evaluation.environments import EnvPool, Start, Step
+from common.foundation.errors import UserError
+from common.foundation.processes import Patience
+from tests.helpers.fake_world import PointEnv, PointWorld
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+STILL = Step(np.zeros(2, np.float32))
+
+
+class WorkerProbe(PointEnv):
+    """Tells through its state what the worker process looks like."""
+
+    def step(self, action):
+        obs, *rest, info = super().step(action)
+        state = [float("torch" in sys.modules), float(os.environ["OMP_NUM_THREADS"])]
+        return obs, *rest, info | {"state_obs": np.array(state)}
+
+
+class ProbeWorld(PointWorld):
+    def make(self, pixels=False):
+        return gym.wrappers.TimeLimit(WorkerProbe({}, False), 5)
+
+
+class BrokenWorld(PointWorld):
+    def make(self, pixels=False):
+        raise UserError("num_cubes=0; give a number from 1 to 6")
+
+
+def gone(pid: int, seconds: float = 10.0) -> bool:
+    """Whether a process ends within some seconds (a zombie counts as ended)."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_an_episode_runs_to_its_end_and_reports_its_metrics():
+    with EnvPool(PointWorld(max_episode_steps=3), num_envs=3, workers=2) as pool:
+        first = pool.exchange({slot: Start(slot, 100 + slot) for slot in range(3)})
+        assert list(first) == [0, 1, 2]
+        assert all(reply.goal.dtype == np.float32 for reply in first.values())
+        for _ in range(2):
+            assert pool.exchange({1: STILL})[1].metrics is None
+        ended = pool.exchange({1: STILL})[1]
+        assert ended.metrics["episode_length"] == 3
+        again = pool.exchange({1: Start(3, 101)})[1]
+        np.testing.assert_array_equal(again.observation, first[1].observation)
+
+
+def test_workers_use_one_thread_and_no_torch_and_leave_the_parents_variables_alone(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    with EnvPool(ProbeWorld(), num_envs=1, workers=1) as pool:
+        pool.exchange({0: Start(0, 0)})
+        assert pool.exchange({0: STILL})[0].observation.tolist() == [0.0, 1.0]
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+def test_only_slots_with_a_camera_film():
+    with EnvPool(PointWorld(), num_envs=3, workers=2) as pool:
+        assert list(pool.camera_slots) == [0, 1]
+        with pytest.raises(ValueError, match="slot 2"):
+            pool.exchange({2: Start(0, 0, film=True)})
+
+
+def test_an_error_in_an_environment_names_episode_seed_and_reason():
+    with EnvPool(PointWorld(trouble={42: "raise"}), num_envs=2, workers=1) as pool:
+        pool.exchange({0: Start(0, 41), 1: Start(8, 42)})
+        with pytest.raises(RuntimeError, match=r"episode 8 \(seed 42\).*fell off the plane"):
+            pool.exchange({0: STILL, 1: STILL})
+
+
+def test_a_mistake_of_the_user_stays_one_line():
+    with (
+        EnvPool(BrokenWorld(), 1, 1) as pool,
+        pytest.raises(UserError, match=r"^num_cubes=0; give"),
+    ):
+        pool.exchange({0: Start(0, 0)})
+
+
+def test_a_dead_worker_is_reported():
+    with EnvPool(PointWorld(trouble={42: "die"}), num_envs=2, workers=2) as pool:
+        pool.exchange({0: Start(0, 41), 1: Start(1, 42)})
+        with pytest.raises(RuntimeError, match=r"exit code 7.*episode 1 \(seed 42\)"):
+            pool.exchange({0: STILL, 1: STILL})
+
+
+def test_a_hanging_worker_is_reported_and_killed():
+    world = PointWorld(trouble={42: "hang"})
+    with EnvPool(world, num_envs=1, workers=1, patience=Patience(30.0)) as pool:
+        pool.exchange({0: Start(6, 42)})
+        pool.patience = Patience(0.2)
+        with pytest.raises(RuntimeError, match=r"within 0.2 s.*episode 6 \(seed 42\)"):
+            pool.exchange({0: STILL})
+        pid = pool.worker_pids[0]
+    assert gone(pid, 1.0)
+
+
+def test_closing_ends_the_workers_whatever_happened():
+    pool = EnvPool(PointWorld(), num_envs=2, workers=2)
+    pids = pool.worker_pids
+    with pytest.raises(KeyboardInterrupt), pool:
+        pool.exchange({0: Start(0, 0)})
+        raise KeyboardInterrupt
+    assert all(gone(pid, 1.0) for pid in pids)
+
+
+def test_workers_end_when_their_master_is_killed():
+    program = """
+        import os, signal
+        from common.evaluation.environments import EnvPool, Start
+        from tests.helpers.fake_world import PointWorld
+        if __name__ == "__main__":
+            pool = EnvPool(PointWorld(), num_envs=2, workers=2)
+            pool.exchange({0: Start(0, 0), 1: Start(1, 1)})
+            print(*pool.worker_pids, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE)
+    pids = [int(pid) for pid in result.stdout.split()]
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
+
+
+def test_sizes_are_checked():
+    with pytest.raises(ValueError, match="num_envs=0"):
+        EnvPool(PointWorld(), num_envs=0, workers=1)

@@ -1,0 +1,1 @@
+"""Worlds, data and comparisons that several tests share."""

@@ -1,0 +1,75 @@
+"""Small agents on made-up observations."""
+
+import torch
+
+from agents.base import AgentContext, ObservationSpec
+from agents.iql.hiql import HIQL, HIQLSettings
+from agents.iql.iql import IQL, IQLSettings
+from agents.iql.sgiql import SGIQL, SGIQLSettings
+from agents.networks.entities import EITSettings
+from agents.networks.families import make_networks
+from agents.networks.flat import MLPSettings
+from tests.helpers.networks import randomise
+
+SIZE = EITSettings(
+    embed_dim=16, h_dim=24, n_head=4, init_std=0.02, dropout=0.0, n_diffuser_layers=2
+)
+MLP = MLPSettings(h_dim=16, conv_channels=(4,))
+SETS = ObservationSpec("entities", (3, 7))
+PARTICLES = ObservationSpec("entities", (4, 7), views=2, explicit=3)
+FLAT = ObservationSpec("flat", (6,))
+HIERARCHY = {
+    "tau": 0.1,
+    "alpha": 0.3,
+    "alpha_decay_steps": 0,
+    "expectile": 0.9,
+    "beta": 3.0,
+    "chamfer_metric": "l1",
+    "chamfer_target_weight": 1.0,
+    "awr_broadcast_weights": False,
+    "subgoal_k": 5,
+    "subgoal_steps": 4,
+    "num_subgoals": 2,
+    "disable_subgoal": False,
+    "debug_subgoals": False,
+}
+SUBGOALS = HIERARCHY | {
+    "subgoal_policy_type": "diffusion",
+    "n_diffusion_steps": 5,
+    "n_diffusion_samples": 8,
+    "value_competence_radius": -30.0,
+    "filter_subgoals": True,
+    "load_pretrained_goal_pi": False,
+    "goal_pi_chkpt": None,
+}
+
+
+CPU = torch.device("cpu")
+
+
+def context(spec: ObservationSpec, device: torch.device = CPU) -> AgentContext:
+    networks = make_networks(spec, 2, SIZE, MLP)
+    return AgentContext(spec, 2, networks, 0.9, 1e-3, 100, 20.0, device)
+
+
+def make_iql(alpha_decay_steps: int = 0) -> IQL:
+    torch.manual_seed(0)
+    agent = IQL(IQLSettings(0.1, 0.3, alpha_decay_steps, 0.9), context(SETS))
+    for learner in agent.learners.values():
+        randomise(learner.module)
+    randomise(agent.target_critic)
+    return agent
+
+
+def make_sgiql(spec: ObservationSpec = SETS, device: torch.device = CPU, **changes) -> SGIQL:
+    torch.manual_seed(0)
+    return SGIQL(SGIQLSettings(**(SUBGOALS | changes)), context(spec, device))
+
+
+def make_hiql(spec: ObservationSpec = FLAT, **changes) -> HIQL:
+    torch.manual_seed(0)
+    return HIQL(HIQLSettings(**(HIERARCHY | changes)), context(spec))
+
+
+def generators(seeds: list[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(s) for s in seeds]

@@ -1,0 +1,86 @@
+"""Folders of runs and of their evaluations, as train.py and evaluate.py leave them, without either.
+
+What is in them is made up.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.settings.config import compose
+
+GIT = {"commit": "0123456789abcdef", "dirty": False}
+WORLD = ("env_kwargs.manipobj.num_cubes=2", "max_episode_steps=40")
+METRICS = ("success", "success_frac", "episode_reward", "interaction_rate")
+
+
+def add_run(output: Path, cell: str, seed: int, successes: Sequence[float] = (0.2, 0.4)) -> Path:
+    """A training run of a cell, evaluated after every ten updates; returns its folder."""
+    folder = output / "train" / f"{cell.replace('/', '_')}_{seed}"
+    folder.mkdir(parents=True)
+    config = compose([*WORLD, f"seed={seed}", f"run_name={folder.name}"])
+    _write(folder / "config.json", config.raw)
+    _write(folder / "provenance.json", [_provenance()])
+    points = enumerate(successes, start=1)
+    _rows(folder / "eval.csv", [{"step": 10 * i, "success": s} for i, s in points])
+    _rows(folder / "timing.csv", [{"step": 10, "seconds": 1800.0, "updates_per_second": 2.0}])
+    return folder
+
+
+def add_evaluation(
+    output: Path,
+    cell: str,
+    seed: int,
+    successes: Sequence[float],
+    *,
+    checkpoint: str = "last",
+    changed: Sequence[int] = (),
+    overrides: Sequence[str] = (),
+    name: str = "",
+    updates: int = 20,
+) -> Path:
+    """An evaluation of a cell with an episode for each success, 0 or 1; returns its folder."""
+    variant = cell.replace("/", "_")
+    folder = output / "eval" / (name or f"{variant}_{checkpoint}_{seed}_20260101-000000")
+    folder.mkdir(parents=True)
+    rows = [
+        {"episode": i, "seed": 7 + i, **dict.fromkeys(METRICS, success)}
+        for i, success in enumerate(successes)
+    ]
+    for row, count in zip(rows, changed, strict=False):
+        row["entities_changed"] = float(count)
+    _rows(folder / "episodes.csv", rows)
+    names = [key for key in rows[0] if key not in ("episode", "seed")]
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in names}
+    run = "_".join([*cell.split("/")[:2], str(seed)])
+    settings = [*WORLD, f"seed={seed}", f"eval_variant_name={variant}", *overrides]
+    metrics = {
+        "summary": {k: {"mean": m, "low": m, "high": m, "count": 4} for k, m in means.items()},
+        "episodes": len(rows),
+        "env_steps": 40 * len(rows),
+        "seconds": 1.0,
+        "checkpoint": str(output / "train" / run / f"{checkpoint}.safetensors"),
+        "updates": updates,
+        "settings": compose(settings).raw,
+        "provenance": _provenance(),
+    }
+    _write(folder / "metrics.json", metrics)
+    return folder
+
+
+def _provenance() -> dict[str, Any]:
+    about = {"started": "2026-01-01T00:00:00", "command": ["train.py"], "system": "a system"}
+    return about | {"git": GIT, "versions": {"python": "3"}, "device_name": "a processor"}
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def _rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,38 @@
+"""Updates of small agents on made-up data."""
+
+import torch
+
+from agents.base import ObservationSpec
+from common.data.batches import GoalShares
+from common.data.buffer import Buffer
+from common.training.updates import Updates
+from tests.helpers.agents import CPU, SETS
+
+FUTURE = GoalShares(0.2, 0.8, 0.0, False)
+
+
+def make_buffer(spec: ObservationSpec = SETS, device: torch.device = CPU) -> Buffer:
+    g = torch.Generator().manual_seed(0)
+    return Buffer(
+        torch.randn(60, *spec.shape, generator=g).to(device),
+        (torch.rand(60, 2, generator=g) * 2 - 1).to(device),
+        torch.tensor([20, 40], device=device),
+        {},
+        None,
+        value_goals=FUTURE,
+        policy_goals=FUTURE,
+        gamma=0.9,
+        subgoal_k=5,
+        done_signal=False,
+    )
+
+
+def run(updates: Updates, steps: range) -> dict[str, torch.Tensor]:
+    for step in steps:
+        updates.run(step)
+    return {name: total.clone() for name, total in updates.sums().items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []

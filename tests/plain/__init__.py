@@ -1,0 +1,1 @@
+"""Plain reference implementations that the fast paths are held to."""
