@@ -27,7 +27,7 @@ from datasets.source import EpisodeSource
 from datasets.workers import Job, run_jobs, telling
 from visual_encoders.frozen import EncoderChoice, FrozenEncoder
 from visual_encoders.images import COLUMN
-from visual_encoders.latents import LatentStore
+from visual_encoders.latents import LatentStore, LatentWriter
 
 CPU_IMAGES, GPU_IMAGES = 8, 128  # that go to the encoder at once; progress is reported after each
 
@@ -85,7 +85,7 @@ def _encode_missing(
 
 @dataclass(frozen=True)
 class EncodingRecipe:
-    """What an encoding process does (see `datasets.workers.Recipe`)."""
+    """Work of an encoding process, see `datasets.workers.Recipe`."""
 
     dataset: EpisodeSource
     choice: EncoderChoice
@@ -112,7 +112,7 @@ class EncodingRecipe:
 
 
 class EncodingTool:
-    """What an encoding process works with: encoder, reader, writer.
+    """Encoder, reader and writer of an encoding process.
 
     Attributes:
         read: gives the images of an episode (T, ...). rows: that go to the encoder at once.
@@ -123,7 +123,7 @@ class EncodingTool:
         images = CPU_IMAGES if self.encoder.device.type == "cpu" else GPU_IMAGES
         self.rows = max(1, images // recipe.views)
         with ExitStack() as stack:
-            self.writer = stack.enter_context(recipe.store.write())
+            self.writer: LatentWriter = stack.enter_context(recipe.store.write())
             reader = recipe.dataset.reader(COLUMN)
             self.read: Callable[[int], np.ndarray] = stack.enter_context(reader)
             self._files = stack.pop_all()
