@@ -15,7 +15,6 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
         --variants eager autocast compiled tf32 graphs graph-of-8 "$@"
 fi
 python -m benchmarks.sample "$@"
-python -m benchmarks.growth --repeats 3 "$@"
 python -m benchmarks.evaluate --repeats 3 "$@"
 python -m benchmarks.collect "$@"
 python -m benchmarks.render "$@"
