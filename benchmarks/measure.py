@@ -72,7 +72,7 @@ def stopwatch(work: Work, device: torch.device | None = None) -> tuple[float, fl
 
 
 def ratios(timings: Mapping[str, Timing], base: str) -> dict[str, float]:
-    """How many times faster than `base` each variant is, in processor time."""
+    """Speed of each variant against `base`, in processor time."""
     return {name: timings[base].cpu / max(t.cpu, 1e-9) for name, t in timings.items()}
 
 
@@ -125,7 +125,7 @@ def arguments(description: str | None, **extra: Mapping[str, Any]) -> argparse.N
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What figures depend on besides the code; `load` tells whether others were at work."""
+    """The machine that figures depend on; `load` tells whether others were at work."""
     return {
         **describe_device(device),
         "cpu": device_name(torch.device("cpu")),
@@ -158,7 +158,7 @@ def publish(name: str, options: argparse.Namespace, tables: Sequence[Table]) -> 
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Table]]:
-    """What `publish` wrote: the whole content, and its tables."""
+    """The whole content of a file that `publish` wrote, and its tables."""
     content = read_json(path)
     if not isinstance(content, dict) or "tables" not in content:
         raise UserError(f"{path} is no result of a benchmark; run benchmarks/run_all.sh")

@@ -141,5 +141,5 @@ def make_benchmark_world(
 
 
 def has_qualities(title: str) -> bool:
-    """Whether the world has the setting `render_quality`."""
+    """True of worlds with the setting `render_quality`."""
     return WORLDS[title][0] != "pushtetris"

@@ -75,7 +75,7 @@ def run(target: Target, tries: int, seed: int = 0) -> Tally:
 
 
 def attempt(target: Target, expected: Any) -> tuple[str, str]:
-    """How reading the damaged file ends."""
+    """The end of reading the damaged file."""
     try:
         found = plain(target.read())
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What each fault did, counted, and the table that RELIABILITY.md is made of."""
+"""Counts of what each fault did, and the document that is made of them."""
 
 import platform
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ SHOWN = 3  # losses that are described, of each fault
 
 @dataclass
 class Tally:
-    """How often one fault was tried, and how it ended.
+    """Tries of one fault, and how they ended.
 
     Attributes:
         fault: what was done. tried: how often.
