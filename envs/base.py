@@ -63,6 +63,7 @@ class World(ABC):
     eval_tasks: ClassVar[tuple[int, ...]] = ()  # ids of fixed evaluation tasks, if it has any
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
+    headline: ClassVar[str] = "success"  # of `metrics`: chooses `best`, is what tables show
     reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
     reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
