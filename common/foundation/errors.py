@@ -1,10 +1,11 @@
-"""The one exception that stands for a mistake the user can mend, and how a command shows it."""
+"""The one exception that stands for a mistake the user can mend, and the line a command shows."""
 
 import contextlib
+import difflib
 import faulthandler
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -16,6 +17,15 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+def did_you_mean(name: str, known: Iterable[str], path: str = "") -> str:
+    """The end of a message that names the one of `known`, all under `path`, most like `name`.
+
+    Empty if none is similar.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {path}{close[0]}?" if close else ""
 
 
 def show_crashes() -> None:
