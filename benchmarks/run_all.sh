@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures everything on this machine and fills the tables of BENCHMARKS.md. The machine should be
+# Measures everything on this machine and fills the tables of docs/benchmarks.md. The machine should be
 # idle: minutes on two cores. The `python` is the one at hand; arguments go to every benchmark
 # (e.g. --device cpu --out FOLDER). Results: benchmarks/results/*.json.
 set -euo pipefail
