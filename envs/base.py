@@ -67,6 +67,7 @@ class World(ABC):
     reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
     needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
+    in_process: ClassVar[bool] = False  # whether a step costs less than a message to a process
 
     state_dim: int
     action_dim: int
