@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import subjects as worlds
 from benchmarks.measure import Row, Table, arguments, largest_peak, note_peak, publish
+from benchmarks.subjects import WORLDS, has_qualities, make_benchmark_world
 from common.foundation.errors import one_line_errors
 from common.foundation.jobs import run_jobs
 from common.settings.config import compose
@@ -41,7 +41,7 @@ def collected(
     title: str, kind: str, workers: int, episodes: int, steps: int
 ) -> tuple[float, float]:
     """Steps per second of all workers together, and MiB of the largest."""
-    world = worlds.make(title, steps, collects=True, fast=kind == "image, fast")
+    world = make_benchmark_world(title, steps, collects=True, fast=kind == "image, fast")
     settings = compose(["env_kwargs.manipobj.num_cubes=1"]).collect
     reports: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
     speed = Table("Environment steps per second of collection")
     for title in options.worlds:
         for kind in options.kinds:
-            if kind == "image, fast" and not worlds.has_qualities(title):
+            if kind == "image, fast" and not has_qualities(title):
                 continue
             state = kind == "state"
             steps = options.steps if state else options.image_steps
@@ -90,7 +90,7 @@ def _row(title: str, kind: str, workers: int, rate: float, peak: float) -> Row:
 def main() -> None:
     options = arguments(
         __doc__,
-        worlds={"nargs": "+", "choices": tuple(worlds.WORLDS), "default": list(worlds.WORLDS)},
+        worlds={"nargs": "+", "choices": tuple(WORLDS), "default": list(WORLDS)},
         kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
         workers={"type": int, "nargs": "+", "default": [1, 2]},
         episodes={"type": int, "default": 2, "help": "of each worker"},

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from benchmarks import subjects as worlds
 from benchmarks.measure import (
     Row,
     Table,
@@ -28,6 +27,7 @@ from benchmarks.measure import (
     publish,
     stopwatch,
 )
+from benchmarks.subjects import make_benchmark_world
 from common.foundation.device import resolve_device
 from common.foundation.errors import one_line_errors
 from common.foundation.jobs import run_jobs
@@ -84,7 +84,7 @@ def by_batch(encoder: FrozenEncoder, options: argparse.Namespace) -> Table:
 
 def record_images(folder: Path, episodes: int, steps: int) -> Dataset:
     """A dataset of Push-Tetris with images, which needs no graphics."""
-    world = worlds.make("Push-Tetris, 3 pieces", steps, collects=True)
+    world = make_benchmark_world("Push-Tetris, 3 pieces", steps, collects=True)
     settings = compose(["env_kwargs.manipobj.num_cubes=1"]).collect
     recipe = EpisodeRecipe(
         folder / "images", world, settings, 0, True, Part({"train": episodes, "val": 0}, 0, 1)

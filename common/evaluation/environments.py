@@ -111,7 +111,8 @@ class _Slot:
         obs, info = self.env.reset(seed=order.seed, options=options)
         goal = info.get("goal" if self.pixels else "state_goal")
         goal = None if goal is None else self._copied(goal)
-        picture = side_by_side(info["goal_rendered"]) if order.film else None
+        picture = info.get("goal_rendered") if order.film else None
+        picture = None if picture is None else side_by_side(picture)
         return Reply(self._raw(obs, info), goal=goal, goal_frame=picture)
 
     def _step(self, order: Step) -> Reply:
@@ -119,7 +120,7 @@ class _Slot:
         obs, reward, terminated, truncated, info = self.env.step(order.action)
         self.history.append(info)
         self.rewards.append(float(reward))
-        self.success = bool(info["success"])
+        self.success = bool(info.get("success"))
         metrics = None
         if terminated or truncated:
             metrics = self.world.summarise(self.history, self.rewards)

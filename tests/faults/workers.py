@@ -89,7 +89,7 @@ def collections(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
 
 
 def kept(place: Path) -> Tally:
-    """What was collected before a failure is still there, and the same command goes on."""
+    """Data collected before a failure are still there, and the same command goes on."""
     tally = Tally("a collection that stops at a failing episode")
     undisturbed = Dataset.open(place, "undisturbed")
     world = point_world(trouble="raise", trouble_episode=2)
