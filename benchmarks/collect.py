@@ -19,10 +19,11 @@ from typing import Any
 from benchmarks.measure import Row, Table, arguments, largest_peak, note_peak, publish
 from benchmarks.subjects import WORLDS, has_qualities, make_benchmark_world
 from common.foundation.errors import one_line_errors
+from common.foundation.jobs import run_jobs
 from common.settings.config import compose
 from datasets.collection import EpisodeRecipe
 from datasets.shards import Part
-from datasets.workers import Job, run_jobs
+from datasets.source import EpisodeId
 
 KINDS = ("state", "image", "image, fast")
 
@@ -31,8 +32,8 @@ KINDS = ("state", "image", "image, fast")
 class NotingRecipe(EpisodeRecipe):
     """Records as collection does, and notes the process's memory after each episode."""
 
-    def record(self, env: Any, job: Job) -> Iterator[int]:
-        yield from super().record(env, job)
+    def run(self, env: Any, episode: EpisodeId) -> Iterator[int]:
+        yield from super().run(env, episode)
         note_peak(self.folder)
 
 
@@ -49,7 +50,7 @@ def collected(
             (place / split).mkdir()
         part = Part({"train": episodes * workers, "val": 0}, 0, 1)
         recipe = NotingRecipe(place, world, settings, 0, kind != "state", part)
-        jobs = [("train", index) for index in part.range("train")]
+        jobs = [EpisodeId("train", index) for index in part.range("train")]
         run_jobs([recipe] * workers, jobs, lambda n: reports.append((time.perf_counter(), n)))
         peak = largest_peak(place)
     # The first report of each worker is of its start; what follows was done since then.

@@ -9,7 +9,7 @@ from agents.observations.kinds import make_observation
 from common.data.normaliser import Normaliser
 from common.evaluation.evaluate import evaluate
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience
+from common.foundation.pool import Patience
 from datasets.store import Dataset
 from tests.faults.report import Tally
 from tests.faults.troubled import TroubledWorld

@@ -65,6 +65,7 @@ class PointWorld:
     max_episode_steps: int = 12
     quick: bool = False  # whether success ends an episode
     trouble: dict[int, str] = field(default_factory=dict)
+    in_process: bool = False
     metrics = ("success", "episode_reward", "episode_length")
     actions = ActionSpec(2)
     num_entities = 2
