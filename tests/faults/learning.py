@@ -67,7 +67,7 @@ def rewards() -> Tally:
 
 
 class _Sizes:
-    """What the encoders' own judgement reads of them."""
+    """The columns that the encoders' own judgement reads."""
 
     def __init__(self, **entries: object) -> None:
         self.__dict__.update(entries)

@@ -23,7 +23,7 @@ from common.evaluation import evaluate as evaluation_run
 from common.evaluation.evaluate import EvaluationStopped, evaluate
 from common.foundation.errors import UserError
 from common.runs import checkpoint
-from common.runs import setup as agent_files
+from common.runs.agents import load_agent
 from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from common.training import offline as trainer
@@ -486,7 +486,7 @@ def test_best_survives_a_restart(tiny_config, monkeypatch):
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_is_all_that_evaluation_needs(name, reference):
     path = reference(*RHYTHM) / f"{name}.safetensors"
-    setup, config, step = agent_files.load_agent(path, torch.device("cpu"))
+    setup, config, step = load_agent(path, torch.device("cpu"))
     assert step == checkpoint.load(path)[1]["step"]
     assert (config.agent, setup.world.num_cubes) == ("sgiql", 1)
     assert (setup.normaliser.var != 1).any()
