@@ -15,6 +15,7 @@ from common.foundation.device import resolve_device
 from common.foundation.errors import UserError
 from common.foundation.files import read_json
 from common.foundation.registry import FROZEN, lookup
+from common.settings.config import Config
 from visual_encoders.base import to_float
 from visual_encoders.checkpoints import HPARAMS, fingerprint
 from visual_encoders.download_chkpts import NAMES, ORIGINS
@@ -41,6 +42,13 @@ class EncoderChoice:
     path: str | None = None
     device: str = "auto"
     particles: int | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> "EncoderChoice":
+        """The choice of these settings."""
+        count = config.dlp_post_training_num_kp
+        particles = None if count == -1 else count
+        return cls(config.obs, config.rep_model_checkpoint, config.rep_model_device, particles)
 
     def load(self) -> "FrozenEncoder":
         """Read it. Raises `UserError` if there is none, or it is damaged or of another kind."""
