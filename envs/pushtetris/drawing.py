@@ -48,16 +48,11 @@ INDICES = {name: 1 + index for index, name in enumerate(rules.PIECES)}
 
 @dataclass(frozen=True)
 class Shapes:
-    """The rectangles of some pieces, one after another.
+    """The rectangles of some pieces, one after another."""
 
-    Attributes:
-        corners: (K, 4, 2) around the origin of their piece.
-        owner: (K,) which of the pieces a rectangle belongs to. color: (K,) palette index.
-    """
-
-    corners: np.ndarray
-    owner: np.ndarray
-    color: np.ndarray
+    corners: np.ndarray  # (K, 4, 2) around the origin of their piece
+    owner: np.ndarray  # (K,) the piece that a rectangle belongs to
+    color: np.ndarray  # (K,) palette index
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Shapes:
@@ -91,7 +86,7 @@ class Painter:
         self._walls = self._wall_mask()
 
     def _wall_mask(self) -> np.ndarray:
-        """Which pixels (size, size) are wall: a frame of fat segments that end in discs."""
+        """Pixels (size, size) that are wall: a frame of fat segments that end in discs."""
         at = self._stride * np.arange(self.size)
         across = np.minimum(abs(at - WALL_LOW), abs(at - WALL_HIGH)) <= WALL_RADIUS
         along = (at >= WALL_LOW) & (at <= WALL_HIGH)
@@ -180,7 +175,7 @@ class Painter:
 
 
 def _between(at: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """Which samples `at` (..., W) lie in the spans (2, ..., W) of rows or columns: (..., W, W)."""
+    """Samples `at` (..., W) that lie in the spans (2, ..., W) of rows or columns: (..., W, W)."""
     first, last = spans[..., None]
     at = at[..., None, :]
     return (at >= first) & (at <= last)

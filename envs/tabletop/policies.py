@@ -25,7 +25,6 @@ class ScriptedCollector(ABC):
 
     Args:
         env: the environment itself, without wrappers.
-        settings: noise of the collection.
         policies: by the `privileged/target_task` of the environment's info.
     """
 
@@ -34,9 +33,9 @@ class ScriptedCollector(ABC):
         self._settings = settings
         self._policies = policies
 
-    @abstractmethod
     def draw_p_stack(self) -> float:
         """Draw an episode's probability of building on other cubes, from `self._rng`."""
+        return 0.5
 
     @abstractmethod
     def reset_policy(self, info: dict[str, Any]) -> None:

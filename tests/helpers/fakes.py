@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,11 +127,6 @@ class PointWorld(World):
 
     def collector(self, env: gym.Env, settings: CollectSettings) -> PointCollector:
         return PointCollector()
-
-    def summarise(
-        self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
-    ) -> dict[str, float]:
-        raise NotImplementedError
 
 
 def point_world(max_episode_steps: int = 30, **settings: Any) -> PointWorld:
