@@ -26,7 +26,7 @@ def update(count: int, batch: int, changes: tuple[str, ...], device: torch.devic
     """An update on sets of `count` entities."""
     subject = Subject("", entities(count, FEATURES), SUBJECTS["sgiql-3-cubes"].settings)
     agent = subject.agent(subject.config(*changes), device)
-    draws = Draws(made_up(subject.spec, 20_000, 400, device), batch, 0)
+    draws = Draws(made_up(subject.spec, 20_000, 400, device), batch, 0, agent.wants)
 
     def work() -> None:
         drawn, generator = draws(1)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.base import ObservationSpec
 from agents.observations.images import Images
+from agents.observations.spec import ObservationSpec
 from common.evaluation.environments import side_by_side
 from common.foundation.errors import UserError
 from datasets.source import EpisodeSource

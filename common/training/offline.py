@@ -93,8 +93,8 @@ class Trainer:
         breaks off an evaluation, which is then done first thing after the restart.
         """
         config = self.config
-        if self.team.is_main and self.setup.agent.uses_rewards:
-            draws = seeded_generator(self.buffer.first.device, config.seed)
+        if self.team.is_main and self.setup.agent.wants.rewards:
+            draws = seeded_generator(self.buffer.episodes.first.device, config.seed)
             self.watch.report(self.step, reward_problems(self.buffer, draws))
         began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
         self.updates = make_updates(config, self.setup.agent, self.buffer, self.sums, self.team)
@@ -135,7 +135,8 @@ class Trainer:
         self.updates.reset()
         if not self.team.is_main:
             return {}
-        self.watch.report(self.step, value_problems(means, self.config.gamma, self.step))
+        possible = self.setup.agent.value_range
+        self.watch.report(self.step, value_problems(means, possible, self.step))
         self.train_log.write(self.step, means)
         speed = updates / seconds
         self.time_log.write(self.step, {"seconds": seconds, "updates_per_second": speed})
