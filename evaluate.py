@@ -37,7 +37,7 @@ def run(command: Config) -> None:
         path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
     )
     if config.random_policy:
-        setup.agent, step = RandomPolicy(setup.world.action_dim), 0
+        setup.agent, step = RandomPolicy(setup.world.actions.size), 0
     evaluation = prepare_evaluation(config, setup)
     record = provenance(describe_device(device))
     make_eval_parent(config)  # before the work, which a disk that refuses would make worthless

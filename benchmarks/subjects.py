@@ -1,4 +1,4 @@
-"""What is measured: agents with made-up data of the shapes that the paper's experiments have."""
+"""Subjects of measurement: worlds, and agents with made-up data of the paper's shapes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,31 +24,6 @@ WORLDS = {
         ("task=pushtetris-v0", "env_kwargs.pushtetris.num_objects=3"),
     ),
 }
-
-
-def make(
-    title: str, steps: int, *, collects: bool = False, multiview: bool = False, fast: bool = False
-) -> World:
-    """The world of that title, with this many steps of an episode.
-
-    `fast` is `render_quality=fast`; raises `UserError` for a world that has no such setting.
-    """
-    section, settings = WORLDS[title]
-    changes = [*settings, f"max_episode_steps={steps}", f"multiview={str(multiview).lower()}"]
-    if collects:
-        changes.append(f"env_kwargs.{section}.mode=data_collection")
-    if fast and not has_qualities(title):
-        raise UserError(f"{title} is drawn in one quality only")
-    if fast:
-        changes.append(f"env_kwargs.{section}.render_quality=fast")
-    return make_world(compose(changes))
-
-
-def has_qualities(title: str) -> bool:
-    """Whether the world has the setting `render_quality`."""
-    return WORLDS[title][0] != "pushtetris"
-
-
 ACTIONS = 5
 PRESET = (  # of commands/quickstart.sh
     "arch_eit.embed_dim=32",
@@ -145,3 +120,26 @@ def made_up(
 def _reward(reached: dict[str, torch.Tensor], asked: dict[str, torch.Tensor]) -> torch.Tensor:
     near = (reached["qpos"] - asked["qpos"]).norm(dim=-1) < 0.1
     return near.float() - 1
+
+
+def make_benchmark_world(
+    title: str, steps: int, *, collects: bool = False, multiview: bool = False, fast: bool = False
+) -> World:
+    """The world of that title, with this many steps of an episode.
+
+    `fast` is `render_quality=fast`; raises `UserError` for a world that has no such setting.
+    """
+    section, settings = WORLDS[title]
+    changes = [*settings, f"max_episode_steps={steps}", f"multiview={str(multiview).lower()}"]
+    if collects:
+        changes.append(f"env_kwargs.{section}.mode=data_collection")
+    if fast and not has_qualities(title):
+        raise UserError(f"{title} is drawn in one quality only")
+    if fast:
+        changes.append(f"env_kwargs.{section}.render_quality=fast")
+    return make_world(compose(changes))
+
+
+def has_qualities(title: str) -> bool:
+    """True of worlds with the setting `render_quality`."""
+    return WORLDS[title][0] != "pushtetris"

@@ -1,7 +1,7 @@
-"""What every world offers: a simulator, rewards of stored rows, entities, a collector.
+"""Interface of worlds, with goals and without.
 
 A `World` describes one environment without running it. It is small, picklable and free of the
-simulator, so the training process can ask it for rewards and shapes, and worker processes can
+simulator, so the training process can ask it for shapes and rewards, and worker processes can
 receive it and call `make`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -34,7 +34,7 @@ class Collector(Protocol):
         """Start an episode; every later draw of the collector comes from `rng`."""
 
     def act(self, info: dict[str, Any]) -> np.ndarray:
-        """Return the action (A,) float32 in [-1, 1], noise and random actions included.
+        """Return the action (A,) float32, see `ActionSpec`, noise and random actions included.
 
         Raises:
             EpisodeRejected: if the episode must not be stored; it begins again with other draws.
@@ -42,6 +42,19 @@ class Collector(Protocol):
 
     def observe(self, obs: np.ndarray, info: dict[str, Any]) -> None:
         """Follow one environment step; draws the next target when the policy is done."""
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """Actions as agents and datasets hold them: rows (A,) float32.
+
+    Attributes:
+        size: A.
+        discrete: whether a row is one-hot, one of A choices; else its numbers lie in [-1, 1].
+    """
+
+    size: int
+    discrete: bool = False
 
 
 class World(ABC):
@@ -63,17 +76,12 @@ class World(ABC):
     eval_tasks: ClassVar[tuple[int, ...]] = ()  # ids of fixed evaluation tasks, if it has any
     packages: ClassVar[tuple[str, ...]]  # whose versions a dataset records
     metrics: ClassVar[tuple[str, ...]]  # what `summarise` returns
-    reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
-    reward_within_episode: bool = False  # whether `reward` wants goals of the episode
-    identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
+    headline: ClassVar[str] = "success"  # the metric of which more is better, above all others
     needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
+    in_process: ClassVar[bool] = False  # whether a worker process costs more than its steps
 
+    actions: ActionSpec
     state_dim: int
-    action_dim: int
-    num_entities: int  # the agent's row included
-    entity_dim: int
-    max_identities: int  # distinct identities of entities, the agent's included
-    entity_names: tuple[str, ...]
 
     def __init__(self, settings: Any, *, max_episode_steps: int, multiview: bool = False) -> None:
         self.settings = settings
@@ -124,9 +132,25 @@ class World(ABC):
         """
         return None
 
-    @abstractmethod
     def make(self, pixels: bool = False) -> gym.Env:
-        """Return the environment with its time limit; nothing is drawn until frames are wanted."""
+        """Return the environment with its time limit; it takes actions as `actions` says.
+
+        Of a discrete row it takes the largest. Nothing is drawn until frames are wanted.
+        """
+        env = self.simulator(pixels)
+        if self.actions.discrete:
+            first, rows = int(env.action_space.start), gym.spaces.Box(0, 1, (self.actions.size,))
+            env = gym.wrappers.TransformAction(env, lambda row: first + int(row.argmax()), rows)
+        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
+
+    @abstractmethod
+    def simulator(self, pixels: bool) -> gym.Env:
+        """Return the bare environment: no time limit, actions of its own kind.
+
+        It observes images if `pixels`, else states. Besides Gymnasium's methods it has `frame()`, a
+        picture (height, width, 3) uint8 for people; each info has `state_obs`, the state
+        (state_dim,), and the stored columns by name.
+        """
 
     @abstractmethod
     def compatible(self, header: Mapping[str, Any]) -> str | None:
@@ -171,18 +195,6 @@ class World(ABC):
             "qpos_layout": self.qpos_layout(),
         }
 
-    @abstractmethod
-    def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
-        """Return the reward (B,) float32 of being at `rows` when `goals` (B, Q) are wanted."""
-
-    @abstractmethod
-    def state_entities(self, state: Tensor) -> Tensor:
-        """Turn states (..., state_dim) into entity rows (..., num_entities, entity_dim)."""
-
-    @abstractmethod
-    def entities_state(self, entities: Tensor) -> Tensor:
-        """Turn entity rows (..., num_entities, entity_dim) back into states (..., state_dim)."""
-
     def statistics(
         self, columns: Mapping[str, np.ndarray], lengths: np.ndarray
     ) -> dict[str, float]:
@@ -206,12 +218,6 @@ class World(ABC):
         """
         raise UserError(f"stored episodes of {self.name} cannot be drawn")
 
-    def entity_positions(self, state: Tensor) -> Tensor:
-        """Return the objects' positions (..., objects, P) in states (..., state_dim), as scaled
-        there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
-        """
-        raise UserError(f"task={self.name} does not tell the positions of its objects")
-
     @abstractmethod
     def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
         """Return the scripted agent that collects data in `env` (made by `make`)."""
@@ -221,6 +227,42 @@ class World(ABC):
         self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
     ) -> dict[str, float]:
         """Reduce one finished episode (its step infos and rewards) to `metrics`."""
+
+
+class GoalWorld(World):
+    """World whose episodes have a goal, and whose states are made of entities.
+
+    Its environments also draw `subgoal_frame(state)`, a frame with a state (state_dim,) as ghosts;
+    the info of `reset` has `goal` and `state_goal`, the goal's observation and state, and
+    `goal_rendered`, its picture under the option `render_goal`; that of `step` has `success`.
+    """
+
+    reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
+    reward_within_episode: bool = False  # whether `reward` wants goals of the episode
+    identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
+
+    num_entities: int  # the agent's row included
+    entity_dim: int
+    max_identities: int  # distinct identities of entities, the agent's included
+    entity_names: tuple[str, ...]
+
+    @abstractmethod
+    def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
+        """Return the reward (B,) float32 of being at `rows` when `goals` (B, Q) are wanted."""
+
+    @abstractmethod
+    def state_entities(self, state: Tensor) -> Tensor:
+        """Turn states (..., state_dim) into entity rows (..., num_entities, entity_dim)."""
+
+    @abstractmethod
+    def entities_state(self, entities: Tensor) -> Tensor:
+        """Turn entity rows (..., num_entities, entity_dim) back into states (..., state_dim)."""
+
+    def entity_positions(self, state: Tensor) -> Tensor:
+        """Return the objects' positions (..., objects, P) in states (..., state_dim), as scaled
+        there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
+        """
+        raise UserError(f"task={self.name} does not tell the positions of its objects")
 
 
 def _fit(

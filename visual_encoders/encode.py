@@ -11,7 +11,7 @@ training.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +21,10 @@ import torch
 from tqdm import tqdm
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.jobs import run_jobs
 from common.foundation.processes import available_cores
 from datasets.filling import exclusive
-from datasets.source import EpisodeSource
-from datasets.workers import Job, run_jobs, telling
+from datasets.source import EpisodeId, EpisodeSource
 from visual_encoders.frozen import EncoderChoice, FrozenEncoder
 from visual_encoders.images import COLUMN
 from visual_encoders.latents import LatentStore
@@ -75,17 +75,18 @@ def _encode_missing(
     images = store.lengths[:count] * recipe.views
     total, left = int(images.sum()), int(images[missing].sum())
     print(f"encoding {left} of {total} images of {recipe.dataset} to {store.folder}")
-    with (
-        telling(lambda: f"{store.progress(count)} are kept, the same command continues"),
-        tqdm(total=total, initial=total - left, unit=" images", disable=not progress) as bar,
-    ):
-        jobs = [("train", index) for index in missing]
-        run_jobs(recipes[: len(jobs)], jobs, lambda rows: bar.update(rows * recipe.views))
+    with tqdm(total=total, initial=total - left, unit=" images", disable=not progress) as bar:
+        run_jobs(
+            recipes[: len(missing)],
+            [EpisodeId("train", index) for index in missing],
+            lambda rows: bar.update(rows * recipe.views),
+            kept=lambda: f"{store.progress(count)} are kept, the same command continues",
+        )
 
 
 @dataclass(frozen=True)
 class EncodingRecipe:
-    """What an encoding process does (see `datasets.workers.Recipe`)."""
+    """Work of an encoding process (see `common.foundation.pool.Task`)."""
 
     dataset: EpisodeSource
     choice: EncoderChoice
@@ -96,10 +97,9 @@ class EncodingRecipe:
         """Load the encoder and open the files."""
         return EncodingTool(self)
 
-    def record(self, tool: "EncodingTool", job: Job) -> Iterator[int]:
-        """Encode one episode; yields the number of rows so far."""
-        _, index = job
-        frames = torch.from_numpy(tool.read(index))
+    def run(self, tool: "EncodingTool", episode: EpisodeId) -> Generator[int, None, None]:
+        """Encode one episode, which come in ascending order; yields the number of rows so far."""
+        frames = torch.from_numpy(tool.read(episode.index))
         frames = frames.unflatten(0, (-1, 1)) if self.views == 1 else frames
         parts = []
         for part in frames.split(tool.rows):
@@ -108,7 +108,7 @@ class EncodingRecipe:
         latents = torch.cat(parts)
         if not torch.isfinite(latents).all():
             raise UserError(f"{self.choice.path} makes NaN or infinity of its images")
-        tool.writer.write(index, latents.numpy())
+        tool.writer.write(episode.index, latents.numpy())
 
 
 class EncodingTool:

@@ -8,7 +8,6 @@ The same command continues a run that was stopped, from its last checkpoint. Its
 `rep_model_checkpoint` takes.
 """
 
-import contextlib
 from typing import Any
 
 from common.settings.config import Config
@@ -24,31 +23,19 @@ def run(config: Config) -> None:
 
 def _train(config: Config, team: Any) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
-    from common.foundation.device import describe_device
-    from common.runs.folders import open_run, run_path
+    from common.training.loop import train_in_folder
     from visual_encoders.settings import ENCODER_RUNS
     from visual_encoders.training import EncoderTrainer
 
     model = _make_model(config)
     batches = _make_batches(config, team)
-    path = run_path(config, ENCODER_RUNS)
-    with contextlib.ExitStack() as stack:
-        if team.is_main:  # the others write nothing, so they need no lock
-            machine = describe_device(team.device) | {"processes": team.size}
-            folder = stack.enter_context(open_run(config, machine, ENCODER_RUNS))
-        team.wait()
-        trainer = EncoderTrainer(config, model, *batches, path, team)
-        if team.is_main and trainer.finished:
-            print(f"already finished, {trainer.step} updates: {path}")
-        elif team.is_main:
-            start = f"continuing {path} at update {trainer.step}" if folder.resumed else str(path)
-            print(start, *folder.changes, *model.remarks, sep="\n  ")
-        stopped_by = None if trainer.finished else trainer.run()
-        team.wait()
-    if team.is_main:
-        word = "finished" if stopped_by is None else "stopped; the same command continues"
-        print(f"{word}: {path}")
-    return stopped_by
+    return train_in_folder(
+        config,
+        team,
+        lambda folder: EncoderTrainer(config, model, *batches, folder, team),
+        ENCODER_RUNS,
+        model.remarks,
+    )
 
 
 def _make_model(config: Config) -> Any:

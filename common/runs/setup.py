@@ -54,9 +54,9 @@ def make_setup(
     """
     context = AgentContext(
         spec=observation.spec,
-        action_dim=world.action_dim,
+        action_dim=world.actions.size,
         networks=make_networks(
-            observation.spec, world.action_dim, config.arch_eit, config.arch_mlp
+            observation.spec, world.actions.size, config.arch_eit, config.arch_mlp
         ),
         gamma=config.gamma,
         lr=config.lr,

@@ -1,4 +1,4 @@
-"""What V knows at which distance: `python -m common.tools.values RUN_FOLDER...`.
+"""V(s, g) by the distance of s and g: `python -m common.tools.values RUN_FOLDER...`.
 
 Of pairs of states k steps apart in the training data it tells
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from common.foundation.errors import UserError
 from common.settings.schema import CollectSettings, setting
-from envs.base import Collector, World
+from envs.base import ActionSpec, Collector, GoalWorld
 from envs.ogbench.tasks import TABLES, TASKS
 from envs.scene.world import DRAWER_TO_ENTITY, FIXED, WINDOW_TO_ENTITY
 from envs.tabletop.table import SUCCESS_DISTANCE, distances
@@ -42,7 +42,7 @@ class OGBenchSettings:
     terminate_at_goal: bool = setting()
 
 
-class OGBenchWorld(World):
+class OGBenchWorld(GoalWorld):
     """One of OGBench's environments: cubes, a scene with buttons, drawer and window, or a puzzle.
 
     Letters: N cubes, K buttons, W slides (drawer and window, or none).
@@ -61,7 +61,7 @@ class OGBenchWorld(World):
     eval_tasks = (1, 2, 3, 4, 5)
     packages = ("ogbench", "mujoco", "dm_control", "gymnasium", "numpy")
     metrics = ("success", "success_frac", "episode_reward", "episode_length")
-    action_dim = 5
+    actions = ActionSpec(5)
 
     def __init__(
         self, task: str, settings: OGBenchSettings, *, max_episode_steps: int, multiview: bool
@@ -94,12 +94,11 @@ class OGBenchWorld(World):
         """Return the world of a `task`, the name of one of OGBench's datasets."""
         return cls(task, settings, **arguments)
 
-    def make(self, pixels: bool = False) -> gym.Env:
+    def simulator(self, pixels: bool) -> gym.Env:
         """Return the environment; its name decides what it observes."""
         from envs.ogbench.env import make_env
 
-        env = make_env(self.environment, self.table.cubes, **vars(self.settings))
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
+        return make_env(self.environment, self.table.cubes, **vars(self.settings))
 
     def observation_problem(self, kind: str, pixels: bool) -> str | None:
         """Return why an agent cannot see this world so, with what to do, or None if it can."""
@@ -154,7 +153,7 @@ class OGBenchWorld(World):
         others = self.table.buttons + self.table.slides
         columns = {
             "observations": (IMAGE, "uint8") if self.visual else ((self.state_dim,), "float32"),
-            "actions": ((self.action_dim,), "float32"),
+            "actions": ((self.actions.size,), "float32"),
             "terminals": ((), "bool"),
             "qpos": ((ROBOT_JOINTS + CUBE_JOINTS * self.table.cubes + others,), "float32"),
             "qvel": ((ROBOT_SPEEDS + CUBE_SPEEDS * self.table.cubes + others,), "float32"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.foundation.errors import UserError
 from common.settings.schema import CollectSettings, setting, show
-from envs.base import Collector, World
+from envs.base import ActionSpec, Collector, GoalWorld
 from envs.pushtetris import rules
 
 # Sums of neighbouring bits, in fields of 2, 4 and 8 bits of a 64-bit word.
@@ -54,7 +54,7 @@ class PushTetrisSettings:
     render_size: int = setting(choices=(64, 128, 256, 512))
 
 
-class PushTetris(World):
+class PushTetris(GoalWorld):
     """One to seven Tetris pieces and a round agent that pushes them; entity 0 is the agent.
 
     Raises:
@@ -70,6 +70,7 @@ class PushTetris(World):
     reward_fields = ("image_bitmasks",)
     identifies_entities = True
     needs_opengl = False
+    actions = ActionSpec(2)
 
     def __init__(
         self, settings: PushTetrisSettings, *, max_episode_steps: int, multiview: bool = False
@@ -86,7 +87,6 @@ class PushTetris(World):
         self.row_dim = rules.POSE_DIM + self.max_identities  # of the state
         self.state_dim = self.num_entities * self.row_dim
         self.entity_dim = self.row_dim + 1
-        self.action_dim = 2
         self.entity_names = ("agent", *(f"piece_{i}" for i in range(self.num_objects)))
 
     def collect_overrides(self) -> list[str]:
@@ -98,16 +98,15 @@ class PushTetris(World):
             overrides += [f"{section}.object_list={show(self.settings.object_list)}"]
         return [*super().collect_overrides(), *overrides]
 
-    def make(self, pixels: bool = False) -> gym.Env:
+    def simulator(self, pixels: bool) -> gym.Env:
         """Return the environment; observations are images if `pixels`, else states."""
         from envs.pushtetris.env import PushTetrisEnv
 
-        env = PushTetrisEnv(
+        return PushTetrisEnv(
             **vars(self.settings),
             ob_type="pixels" if pixels else "states",
             render_mode="rgb_array",
         )
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
 
     def compatible(self, header: Mapping[str, Any]) -> str | None:
         """Return None if data with this header fits, else what differs, in one line."""
@@ -123,7 +122,7 @@ class PushTetris(World):
         """Return shape and type of one row of every stored column."""
         size = self.settings.render_size
         columns = {
-            "actions": ((self.action_dim,), "float32"),
+            "actions": ((self.actions.size,), "float32"),
             "terminals": ((), "bool"),
             "state_observations": ((self.state_dim,), "float32"),
             "image_bitmasks": ((self.num_objects, size * size // 8), "uint8"),

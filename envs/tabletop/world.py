@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 import gymnasium as gym
 
 from common.foundation.registry import load
-from envs.base import World
+from envs.base import ActionSpec, GoalWorld
 
 
-class TabletopWorld(World):
+class TabletopWorld(GoalWorld):
     """Robot arm and `num_cubes` cubes; entity 0 is the arm."""
 
     environment: ClassVar[str]  # its gymnasium class, `"module:Class"`
     packages = ("ogbench", "mujoco", "dm_control", "gymnasium", "numpy")
     metrics = ("success", "success_frac", "episode_reward", "episode_length", "interaction_rate")
     reward_fields = ("qpos",)
-    action_dim = 5
+    actions = ActionSpec(5)
 
     def __init__(self, settings: Any, *, max_episode_steps: int, multiview: bool = False) -> None:
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
@@ -38,15 +38,14 @@ class TabletopWorld(World):
         """Return the settings that are the environment's."""
         return dict(vars(self.settings))
 
-    def make(self, pixels: bool = False) -> gym.Env:
+    def simulator(self, pixels: bool) -> gym.Env:
         """Return the environment; observations are images if `pixels`, else `states_clean`."""
-        env = load(self.environment)(  # imports the simulator
+        return load(self.environment)(  # imports the simulator
             **self.environment_arguments(),
             ob_type="pixels" if pixels else "states_clean",
             multiview=self.multiview,
             render_mode="rgb_array",
         )
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
 
     def compatible(self, header: Mapping[str, Any]) -> str | None:
         """Return None if data with this header fits, else what differs, in one line."""
@@ -68,7 +67,7 @@ class TabletopWorld(World):
         """Return shape and type of one row of every stored column."""
         positions = max(end for _, end in self.qpos_layout().values())
         columns = {
-            "actions": ((self.action_dim,), "float32"),
+            "actions": ((self.actions.size,), "float32"),
             "terminals": ((), "bool"),
             "qpos": ((positions,), "float32"),
             "state_observations": ((self.state_dim,), "float32"),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -66,7 +67,7 @@ def rewards() -> Tally:
 
 
 class _Sizes:
-    """What the encoders' own judgement reads of them."""
+    """The columns that the encoders' own judgement reads."""
 
     def __init__(self, **entries: object) -> None:
         self.__dict__.update(entries)
@@ -115,14 +116,21 @@ def broken_numbers() -> Tally:
             updates = _Sizes(
                 sums=lambda n=name, v=value: {n: torch.tensor(v), "ok": torch.ones(())}
             )
-            trainer = _Sizes(
-                step=7, config=_Sizes(log_freq=10), updates=updates, last=Path("no such file")
-            )
-            tally.add(*_refusal(lambda t=trainer: Trainer._means(t), name))
-    trainer = _Sizes(step=7, last=Path("no such file"))
+            trainer = _stopped_at_seven(Trainer)
+            trainer.rhythm, trainer.updates = _Sizes(log=10), updates
+            tally.add(*_refusal(trainer._finite_sums, name))
+    trainer = _stopped_at_seven(EncoderTrainer)
     weights = {"w": torch.tensor([1.0, float("nan")])}
-    tally.add(*_refusal(lambda: EncoderTrainer._check_network(trainer, weights), "w"))
+    trainer.model = _Sizes(network=_Sizes(state_dict=lambda: weights))
+    tally.add(*_refusal(lambda: trainer._write(trainer.last, {}), "w"))
     return tally
+
+
+def _stopped_at_seven(kind: type) -> Any:
+    """A run without anything but its place, in a folder that does not exist."""
+    trainer = kind.__new__(kind)
+    trainer.step, trainer.folder = 7, Path("no such folder")
+    return trainer
 
 
 def _refusal(action, name: str) -> tuple[str, str]:

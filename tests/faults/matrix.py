@@ -106,7 +106,7 @@ def random_buffer(config: Config, setup: Setup) -> Buffer:
     obs = obs.to(observation.dtype)
     if obs.is_floating_point():
         obs = obs / 128 - 1
-    action = torch.rand(rows, setup.world.action_dim, generator=generator) * 2 - 1
+    action = torch.rand(rows, setup.world.actions.size, generator=generator) * 2 - 1
     shares = GoalShares(0.2, 0.8, 0.0, False)
     return Buffer(
         obs,

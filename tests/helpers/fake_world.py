@@ -12,6 +12,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.base import ActionSpec
+
 FRAME = (16, 24, 3)
 
 
@@ -63,8 +65,9 @@ class PointWorld:
     max_episode_steps: int = 12
     quick: bool = False  # whether success ends an episode
     trouble: dict[int, str] = field(default_factory=dict)
+    in_process: bool = False
     metrics = ("success", "episode_reward", "episode_length")
-    action_dim = 2
+    actions = ActionSpec(2)
     num_entities = 2
     entity_dim = 1
     max_identities = 5

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from common.settings.schema import CollectSettings
-from envs.base import World
+from envs.base import ActionSpec, World
 
 STATE_DIM, ACTION_DIM, FRAME = 3, 2, (2, 16, 16, 3)
 COLLECT = CollectSettings(
@@ -104,13 +104,11 @@ class PointWorld(World):
     Settings = PointSettings
     packages = ("numpy",)
     metrics = ("success",)
-    reward_fields = ("qpos",)
     state_dim = STATE_DIM
-    action_dim = ACTION_DIM
+    actions = ActionSpec(ACTION_DIM)
 
-    def make(self, pixels: bool = False) -> gym.Env:
-        env = PointEnv(self.settings, pixels)
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
+    def simulator(self, pixels: bool) -> gym.Env:
+        return PointEnv(self.settings, pixels)
 
     def compatible(self, header: Mapping[str, Any]) -> str | None:
         return None
@@ -126,15 +124,6 @@ class PointWorld(World):
 
     def qpos_layout(self) -> dict[str, Any]:
         return {"point": [0, STATE_DIM]}
-
-    def reward(self, rows: Mapping[str, Any], goals: Mapping[str, Any]) -> Any:
-        raise NotImplementedError
-
-    def state_entities(self, state: Any) -> Any:
-        raise NotImplementedError
-
-    def entities_state(self, entities: Any) -> Any:
-        raise NotImplementedError
 
     def collector(self, env: gym.Env, settings: CollectSettings) -> PointCollector:
         return PointCollector()

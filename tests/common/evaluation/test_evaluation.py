@@ -27,6 +27,11 @@ def test_results_do_not_depend_on_how_episodes_are_spread(alone, num_envs, worke
     assert run_fake(num_envs, workers).rows == alone.rows
 
 
+@pytest.mark.parametrize("num_envs", [1, 3, 9])
+def test_environments_in_this_process_give_the_same_results(alone, num_envs):
+    assert run_fake(num_envs, 2, world=PointWorld(in_process=True)).rows == alone.rows
+
+
 def test_episodes_that_end_at_different_times_are_all_run_once():
     one = run_fake(1, 1, world=PointWorld(max_episode_steps=40, quick=True))
     lengths = [row["episode_length"] for row in one.rows]
