@@ -11,10 +11,10 @@ from torch import Tensor
 
 from agents.observations.images import Images
 from agents.observations.spec import ObservationSpec
-from common.evaluation.environments import side_by_side
 from common.foundation.errors import UserError
 from datasets.source import EpisodeSource
 from envs.base import World
+from envs.rendering import side_by_side
 from visual_encoders.encode import encode_dataset
 from visual_encoders.frozen import KEY, EncoderChoice
 
