@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import train
-from agents.base import ObservationSpec
 from agents.observations.kinds import make_observation
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import Normaliser
 from common.evaluation import evaluate as evaluation
 from common.evaluation.evaluate import check_rendering, evaluate

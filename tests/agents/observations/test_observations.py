@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.base import ObservationSpec
 from agents.observations.kinds import IMAGE_KINDS, make_observation
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import CLIP, EPSILON, Normaliser
 from common.foundation.errors import UserError
 from common.foundation.registry import OBSERVATIONS
