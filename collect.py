@@ -16,7 +16,7 @@ from datasets.collection import collect
 def run(config: Config) -> None:
     """Collect what `config` says; states always, images if `obs` is a kind made from images."""
     from agents.observations.kinds import IMAGE_KINDS
-    from common.foundation.processes import Patience
+    from common.foundation.pool import Patience
     from envs.make import make_world
 
     world = make_world(config)

@@ -78,4 +78,4 @@ phase "5/5 evaluating a random policy"
 evaluate random random_policy=true
 
 phase "result"
-python -m common.tools.summary output/train/$name
+python -m common.tools.report output/train/$name --text

@@ -76,4 +76,4 @@ phase "7/7 evaluating a random policy"
 evaluate random random_policy=true num_video_episodes=0
 
 phase "result"
-python -m common.tools.summary output/train/$name
+python -m common.tools.report output/train/$name --text

@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/cells.sh"
 
 # The images that the reference used: of a third of the episodes the first 400 (DLP) or 50 (VQ-VAE). Without
 # train_dataset_div and encoder.frames_per_episode it is all of them, and an epoch is that much longer.
-# VQ-VAEs need the published vqvae-mv-ppp-cube-v0 (README), whose perceptual network judges their pictures.
+# VQ-VAEs need the published vqvae-mv-ppp-cube-v0 (docs/images.md), whose perceptual network judges their pictures.
 cell ppp-image/dlp python -m visual_encoders.train encoder.kind=dlp train_dataset_name=ppp-cube-noisy-v0-mv train_dataset_div=3 encoder.frames_per_episode=400 encoder.dlp.n_kp_enc=20 encoder.dlp.epochs=250 'run_name=ppp-image_dlp_${seed}'
 cell ppp-image/vqvae python -m visual_encoders.train encoder.kind=vqvae train_dataset_name=ppp-cube-noisy-v0-mv train_dataset_div=3 encoder.frames_per_episode=50 encoder.vqvae.epochs=150 'run_name=ppp-image_vqvae_${seed}'
 cell scene-image/dlp python -m visual_encoders.train encoder.kind=dlp train_dataset_name=visual-scene-noisy-v0 train_dataset_div=3 encoder.frames_per_episode=400 encoder.dlp.n_kp_enc=24 encoder.dlp.epochs=250 'run_name=scene-image_dlp_${seed}'

@@ -9,7 +9,7 @@ stays bounded and a collection that was killed continues where it was.
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ import numpy as np
 from tqdm import tqdm
 
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience, available_cores
+from common.foundation.jobs import run_jobs
+from common.foundation.pool import Patience
+from common.foundation.processes import available_cores
 from common.settings.schema import CollectSettings
 from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
 from datasets.shards import Part
-from datasets.source import SPLITS
+from datasets.source import SPLITS, EpisodeId
 from datasets.store import Dataset, episode_path
-from datasets.workers import Job, run_jobs, telling
 from envs.base import EpisodeRejected, World
 
 MAX_ATTEMPTS = 100  # of an episode that its collector rejects
@@ -64,10 +65,10 @@ def collect(
     recipe = EpisodeRecipe(folder, world, settings, seed, pixels, part)
     header = make_header(recipe, command)
     with filling(folder, header) as dataset:
-        jobs = [(split, index) for split in SPLITS for index in dataset.missing(split)]
+        jobs = [EpisodeId(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
-            recipes = [recipe] * min(workers or available_cores(), len(jobs))
-            _collect_missing(recipes, dataset, jobs, patience, progress)
+            tasks = [recipe] * min(workers or available_cores(), len(jobs))
+            _collect_missing(tasks, dataset, jobs, patience, progress)
         else:
             print(f"{folder} is already collected: {dataset.progress()}")
     return folder
@@ -75,7 +76,7 @@ def collect(
 
 @dataclass(frozen=True)
 class EpisodeRecipe:
-    """All it takes to make any episode of a dataset (see `datasets.workers.Recipe`)."""
+    """All it takes to make any episode of a dataset (see `common.foundation.pool.Task`)."""
 
     folder: Path
     world: World
@@ -88,8 +89,8 @@ class EpisodeRecipe:
         """The environment to collect in."""
         return self.world.make(pixels=self.pixels)
 
-    def record(self, env: gym.Env, job: Job) -> Iterator[int]:
-        """Record episode `job` to its file; yields the number of rows so far after each step.
+    def run(self, env: gym.Env, episode: EpisodeId) -> Generator[int, None, None]:
+        """Record an episode to its file; yields the number of rows so far after each step.
 
         Columns: `actions`, `terminals`, `observations` (what the environment observes),
         `state_observations` (its info `state_obs`); any other is the info of the same name. A row
@@ -97,26 +98,26 @@ class EpisodeRecipe:
         """
         for attempt in range(MAX_ATTEMPTS):
             try:
-                yield from self._attempt(env, job, attempt)
+                yield from self._attempt(env, episode, attempt)
             except EpisodeRejected as error:
                 reason = error
             else:
                 return
         raise UserError(f"it was rejected {MAX_ATTEMPTS} times, at last because {reason}")
 
-    def _attempt(self, env: gym.Env, job: Job, attempt: int) -> Iterator[int]:
+    def _attempt(self, env: gym.Env, episode: EpisodeId, attempt: int) -> Iterator[int]:
         """Record an episode, a rejected one once more with the draws of `attempt`."""
         columns = self.world.dataset_columns(self.pixels)
-        path = episode_path(self.folder, *job)
+        path = episode_path(self.folder, *episode)
         with EpisodeWriter(path, columns) as writer:
-            for row in self._rows(env, job, attempt, columns.keys() - {"actions", "terminals"}):
+            for row in self._rows(env, episode, attempt, columns.keys() - {"actions", "terminals"}):
                 writer.append(row)
                 yield writer.rows
 
     def _rows(
-        self, env: gym.Env, job: Job, attempt: int, names: set[str]
+        self, env: gym.Env, episode: EpisodeId, attempt: int, names: set[str]
     ) -> Iterator[dict[str, Any]]:
-        split, index = job
+        split, index = episode
         number = self.part.range(split)[index]
         sequence = np.random.SeedSequence([self.seed, SPLITS.index(split), number])
         env_seed, policy_seed = sequence.spawn(2 * attempt + 2)[-2:]
@@ -161,21 +162,26 @@ def make_header(recipe: EpisodeRecipe, command: str) -> dict[str, Any]:
 
 
 def _collect_missing(
-    recipes: list[EpisodeRecipe],
+    tasks: list[EpisodeRecipe],
     dataset: Dataset,
-    jobs: list[Job],
+    jobs: list[EpisodeId],
     patience: Patience,
     progress: bool,
 ) -> None:
     if len(jobs) < sum(dataset.header["episodes"].values()):
         print(f"{dataset.folder} has {dataset.progress()}: continuing")
     command = dataset.header["command"]
-    total = len(jobs) * recipes[0].world.max_episode_steps
+    world = tasks[0].world
+    total = len(jobs) * world.max_episode_steps
     start = time.monotonic()
-    with (
-        telling(lambda: f"{dataset.progress()} are kept, `{command}` continues"),
-        tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar,
-    ):
-        run_jobs(recipes, jobs, bar.update, patience)
+    with tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar:
+        run_jobs(
+            tasks,
+            jobs,
+            bar.update,
+            lambda: f"{dataset.progress()} are kept, `{command}` continues",
+            patience,
+            world.in_process and len(tasks) == 1,  # several processes share long episodes
+        )
     speed = total / (time.monotonic() - start)
     print(f"collected {dataset.progress()}, {total} steps at {speed:.1f} steps/s")

@@ -5,7 +5,7 @@ Each is one `.npz` file. They have no validation episodes.
 
 from pathlib import Path
 
-from common.tools.hub import Collection, main
+from common.foundation.hub import Collection, main
 
 DATASETS = Collection(
     what="dataset",

@@ -4,13 +4,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.foundation.errors import UserError
 
 SPLITS = ("train", "val")
+
+
+class EpisodeId(NamedTuple):
+    """One episode of a dataset."""
+
+    split: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.split} episode {self.index}"
 
 
 class EpisodeSource(ABC):

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from common.foundation.errors import UserError
 from common.foundation.processes import environment_variable
 
@@ -129,3 +131,8 @@ def _probe(name: str) -> str | None:
 def _message(name: str, reason: str) -> str:
     reason = " ".join(reason.split())
     return f"no frames can be drawn with MUJOCO_GL={name} ({reason}); {_HELP}"
+
+
+def side_by_side(frames: np.ndarray) -> np.ndarray:
+    """One picture of several views: (V, H, W, 3) -> (H, V W, 3); (H, W, 3) stays."""
+    return np.concatenate(list(frames), axis=1) if frames.ndim == 4 else frames

@@ -6,8 +6,8 @@ encoders of PPP-Cube.
 
 from pathlib import Path
 
+from common.foundation.hub import Collection, main
 from common.foundation.registry import FROZEN
-from common.tools.hub import Collection, main
 from visual_encoders.checkpoints import HPARAMS, WEIGHTS
 
 # Name of an encoder but for its kind -> what it was trained on, which published files do not say.

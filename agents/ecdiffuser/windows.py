@@ -8,10 +8,10 @@ actions are free, F = (H - 2) N D + H A numbers in all. Those are kept in one ve
 import torch
 from torch import Tensor, nn
 
-from agents.base import ObservationSpec
 from agents.networks.diffusion import GaussianDiffusion, SlotDenoiser
 from agents.networks.entities import EITSettings, entities_first
 from agents.networks.layers import MLP
+from agents.observations.spec import ObservationSpec
 
 EPSILON = 1e-6  # added to a variance
 

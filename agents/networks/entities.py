@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.base import ObservationSpec
 from agents.networks.layers import MLP, Block, LayerNorm, Linear, Output, modulate
+from agents.observations.spec import ObservationSpec
 from common.settings.schema import setting
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.base import ObservationSpec
 from agents.observations.images import Images
-from common.evaluation.environments import side_by_side
+from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
 from datasets.source import EpisodeSource
 from envs.base import World
+from envs.rendering import side_by_side
 from visual_encoders.encode import encode_dataset
 from visual_encoders.frozen import KEY, EncoderChoice
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from agents.base import ObservationSpec
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import Normaliser
 from datasets.source import EpisodeSource
 from envs.base import World

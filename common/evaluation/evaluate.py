@@ -24,7 +24,8 @@ from common.evaluation.player import Player
 from common.evaluation.subgoals import EntityCounter, watching
 from common.evaluation.video import Clip
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience, available_cores
+from common.foundation.pool import Patience
+from common.foundation.processes import available_cores
 from common.runs.setup import Setup
 from common.settings.config import Config
 from envs.base import World

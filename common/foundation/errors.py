@@ -1,10 +1,11 @@
-"""The one exception that stands for a mistake the user can mend, and how a command shows it."""
+"""The one exception that stands for a mistake the user can mend, and the line a command shows."""
 
 import contextlib
+import difflib
 import faulthandler
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -18,6 +19,15 @@ class UserError(Exception):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
+def did_you_mean(name: str, known: Iterable[str], path: str = "") -> str:
+    """The end of a message that names the one of `known`, all under `path`, most like `name`.
+
+    Empty if none is similar.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {path}{close[0]}?" if close else ""
+
+
 def show_crashes() -> None:
     """Say where it happened if the system ends this process for a fault, such as a bus error.
 
@@ -28,7 +38,7 @@ def show_crashes() -> None:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether Python, numpy or torch (which says it in words only) got no memory."""
+    """True if Python, numpy or torch (which says it in words only) got no memory."""
     signs = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from types import FrameType
 
@@ -25,20 +24,6 @@ def stop_on_signal() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """What is done about worker processes that die, hang or fail.
-
-    Attributes:
-        timeout: seconds after which a silent worker counts as hanging; its start is included, with
-            imports and models to compile.
-        retries: how often an episode is tried again, in a new process, before the work stops.
-    """
-
-    timeout: float = 600.0
-    retries: int = 0
 
 
 @contextlib.contextmanager

@@ -14,13 +14,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from common.foundation.errors import UserError, one_line_errors
+from common.foundation.errors import UserError, did_you_mean, one_line_errors
 from common.paper import tables
 from common.paper.comparison import TABLES
 from common.paper.experiments import Scale, read_scales
 from common.paper.jobs import run_all
 from common.paper.plan import Plan
-from common.settings.schema import nearest
 
 SLURM = ("-m", "hydra/launcher=submitit_slurm")
 KEYS = {  # that may be given -> how their text is read
@@ -69,9 +68,8 @@ def _change(scale: Scale, key: str, text: str) -> Scale:
 
 def _choice(given: str, what: str, known: Any) -> str:
     if given not in known:
-        hint = nearest(given, list(known))
-        guess = f"did you mean {hint}? " if hint else ""
-        raise UserError(f"unknown {what} {given}; {guess}known: {', '.join(known)}")
+        allowed = f"known: {', '.join(known)}"
+        raise UserError(f"unknown {what} {given}; {allowed}{did_you_mean(given, known)}")
     return given
 
 

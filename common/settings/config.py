@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError
-from common.foundation.registry import AGENTS, FROZEN, OGBENCH_WORLD, WORLDS, load, world_class
+from common.foundation.registry import (
+    AGENTS,
+    FROZEN,
+    OBSERVATIONS,
+    OGBENCH_WORLD,
+    WORLDS,
+    load,
+    world_class,
+)
 from common.settings import schema as settings
 from common.settings.schema import CollectSettings, SettingError, setting
 
 ROOT = Path(__file__).resolve().parents[2]
-OBSERVATIONS = ("state", "ec_state", "ec_state_gen", "rgb", "dlp", "vqvae")
 LARGEST_SEED = 2**32 - 1
 _HYDRA_KEYS = ("defaults", "hydra")  # of config.yaml, not ours
 
@@ -44,7 +51,7 @@ class Options:
 
     ogbench: bool = setting(identity=False)  # the task alone says it, see `_check_task`
     task: str = setting()
-    obs: str = setting(choices=OBSERVATIONS)
+    obs: str = setting(choices=tuple(OBSERVATIONS))
     multiview: bool = setting()
     reward: str = setting(choices=("env", "unsupervised"))
     rep_model_checkpoint: str | None = setting()

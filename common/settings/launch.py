@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError, one_line_errors, show_crashes
-from common.settings import launch as sweeps
 from common.settings.config import ROOT, Config, known_keys, parse, read_yaml
 from common.settings.overrides import check_arguments
 from common.settings.schema import SettingError
@@ -30,16 +29,16 @@ def hydra_main(run: Callable[[Config], None]) -> Callable[[], None]:
         with one_line_errors():
             read_yaml()
             check_arguments(sys.argv[1:], known_keys())
-            submitit = sweeps.uses_submitit(sys.argv[1:])
+            submitit = uses_submitit(sys.argv[1:])
         script = sys.argv[0]
 
         @functools.wraps(run)
         def job(composed: Any) -> None:
             # Hydra turns exceptions into tracebacks; SystemExit passes through it.
-            with sweeps.job(script) if submitit else one_line_errors():
+            with submitted_job(script) if submitit else one_line_errors():
                 run(parse(_resolved(composed)))
 
-        with sweeps.launching(ROOT) if submitit else contextlib.nullcontext():
+        with launching(ROOT) if submitit else contextlib.nullcontext():
             hydra.main(config_path=str(ROOT), config_name="config", version_base=None)(job)()
 
     return main
@@ -61,7 +60,7 @@ LIMIT = "hydra.launcher.timeout_min="
 
 
 def uses_submitit(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for submitit. Raises `UserError` for what cannot work."""
+    """True if a command line asks for submitit; raises `UserError` for what cannot work."""
     from hydra._internal.utils import get_args_parser
 
     parsed, _ = get_args_parser().parse_known_args(arguments)
@@ -107,8 +106,8 @@ def launching(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def job(script: str) -> Iterator[None]:
-    """What one job does, in its own process: errors go to its log, and to whoever launched it.
+def submitted_job(script: str) -> Iterator[None]:
+    """One job in its own process: errors go to its log, and to whoever launched it.
 
     Args:
         script: the launched one, so that records of the job hold a command that can be repeated.

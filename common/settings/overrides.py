@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.settings.schema import SettingError, join, nearest
+from common.foundation.errors import did_you_mean
+from common.settings.schema import SettingError, join
 
 
 def check_arguments(arguments: Sequence[str], known: list[str]) -> None:
@@ -53,9 +54,8 @@ def _check_key(key: str, known: list[str]) -> None:
         return
     name = key.rpartition(".")[2]
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
-    hint = " or ".join(elsewhere) or nearest(key, known)
-    suggestion = f"; did you mean {hint}?" if hint else ""
-    raise SettingError(f"unknown key {key}{suggestion}")
+    hint = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(key, known)
+    raise SettingError(f"unknown key {key}{hint}")
 
 
 def _inner_keys(value: Any, path: str) -> list[str]:

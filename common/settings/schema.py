@@ -8,7 +8,6 @@ A schema may use int, float, bool, str, `tuple[T, ...]`, `T | None` and other su
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.foundation.errors import UserError
+from common.foundation.errors import UserError, did_you_mean
 
 
 class SettingError(UserError):
@@ -68,14 +67,8 @@ def check_keys(mapping: Iterable[str], known: Iterable[str], path: str = "") -> 
     known = list(known)
     for key in mapping:
         if key not in known:
-            hint = nearest(str(key), known)
-            suggestion = f"; did you mean {join(path, hint)}?" if hint else ""
-            raise SettingError(f"unknown key {join(path, str(key))}{suggestion}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the member of `known` most like `name`, or None if none is similar."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+            hint = did_you_mean(str(key), known, join(path, ""))
+            raise SettingError(f"unknown key {join(path, str(key))}{hint}")
 
 
 def join(path: str, key: str) -> str:
@@ -139,10 +132,9 @@ def _number(value: int | float | str) -> float | None:
 def check_choice(key: str, value: Any, choices: Sequence[Any], allowed: str = "") -> None:
     """Refuse a `value` that is not one of the `choices`; `allowed` describes them if not a list."""
     if value not in choices:
-        hint = nearest(str(value), [str(choice) for choice in choices])
-        suggestion = f"; did you mean {hint}?" if hint else ""
         allowed = allowed or "allowed: " + ", ".join(show(choice) for choice in choices)
-        raise SettingError(f"{key}={show(value)} is not known; {allowed}{suggestion}")
+        hint = did_you_mean(str(value), map(str, choices))
+        raise SettingError(f"{key}={show(value)} is not known; {allowed}{hint}")
 
 
 def _check_limits(kind: type, value: Any, key: str, limits: Mapping[str, Any]) -> None:
@@ -192,7 +184,7 @@ def _inner(kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """How scripted policies are disturbed while they collect data.
+    """Disturbance of scripted policies that collect data.
 
     Attributes:
         dataset_type: "noisy" (Gaussian noise on the policy's actions) or "play" (none).

@@ -27,9 +27,9 @@ from datasets.store import HEADER, Dataset, read_header
 from envs.rendering import backend, rendering_problem
 
 OLDEST_PYTHON = (3, 11)
-LITTLE = 2**30  # bytes of free disk or memory that are too few to work with
+MIN_FREE = 2**30  # bytes of disk and of memory
 
-Finding = tuple[str, str, bool]  # what was looked at, what was found, whether it is right
+Finding = tuple[str, str, bool]  # subject, what was found, whether it is right
 
 
 def versions() -> Iterator[Finding]:
@@ -61,39 +61,39 @@ def machine(config: Config) -> Iterator[Finding]:
     problem = rendering_problem()
     yield "frames", problem or f"drawn with MUJOCO_GL={backend()}", problem is None
     free = free_memory(torch.device("cpu"))
-    yield "free memory", _size(free), free > LITTLE
+    yield "free memory", _size(free), free > MIN_FREE
     for key in ("data_dir", "output_dir"):
         place = _existing(Path(getattr(config, key)))
         free = shutil.disk_usage(place).free
-        yield f"free disk, {key}", f"{_size(free)} at {place}", free > LITTLE
+        yield f"free disk, {key}", f"{_size(free)} at {place}", free > MIN_FREE
 
 
 def datasets(config: Config) -> Iterator[Finding]:
-    """The header of every dataset in `data_dir`."""
+    """Every dataset in `data_dir`, by its header or columns."""
     folder = Path(config.data_dir)
-    for header in sorted(folder.glob(f"*/{HEADER}")):
+    found = [(header.parent, _dataset) for header in sorted(folder.glob(f"*/{HEADER}"))]
+    found += [(path, _archive) for path in sorted(folder.glob("*.npz"))]
+    for path, look in found:
         try:
-            yield _dataset(header.parent)
-        except UserError as error:
-            yield header.parent.name, str(error), False
-    for path in sorted(folder.glob("*.npz")):
-        try:
-            with NpzFile(path) as file:
-                rows = {column.shape[0] for column in file.columns.values()}
-            yield path.name, f"{', '.join(map(str, rows))} rows", len(rows) == 1
+            yield path.name, *look(path)
         except UserError as error:
             yield path.name, str(error), False
 
 
-def _dataset(folder: Path) -> Finding:
-    """A dataset's, or latents', state."""
+def _dataset(folder: Path) -> tuple[str, bool]:
     if (folder / "latents.npy").exists():
-        return folder.name, "latents of an encoder", True
+        return "latents of an encoder", True
     dataset = Dataset(folder, read_header(folder))
     about = f"{dataset.header['environment']}, {dataset.progress()}"
     if any(dataset.missing(split) for split in SPLITS):
-        return folder.name, f"{about}; `{dataset.header['command']}` continues it", False
-    return folder.name, about, True
+        return f"{about}; `{dataset.header['command']}` continues it", False
+    return about, True
+
+
+def _archive(path: Path) -> tuple[str, bool]:
+    with NpzFile(path) as file:
+        rows = {column.shape[0] for column in file.columns.values()}
+    return f"{', '.join(map(str, rows))} rows", len(rows) == 1
 
 
 def _existing(path: Path) -> Path:
@@ -107,7 +107,7 @@ def _size(count: int) -> str:
 
 
 def findings(settings: Sequence[str]) -> Iterator[Finding]:
-    """Everything that is looked at, in the order in which it matters."""
+    """Everything, what matters most first."""
     yield from versions()
     config = compose(settings)
     yield from machine(config)

@@ -1,148 +1,80 @@
-"""Files from the Hugging Face hub: resumed after any stop, verified, in place only when whole."""
+"""Upload to the Hugging Face hub: `python -m common.tools.hub OWNER/NAME PATH...`.
+
+A PATH is the folder of a training run, of tables, or a complete dataset; it keeps its name in the
+repository, which is made if it is not there. Datasets go to a repository for datasets, the others
+to one for models. `hf auth login`, or HF_TOKEN, says who you are. The same command continues an
+upload that was stopped.
+"""
 
 import argparse
-import contextlib
-import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import read_json
+from common.foundation.hub import hub_errors
 
-ALL = "all"  # the name that stands for everything
-
-
-@dataclass(frozen=True)
-class Collection:
-    """What can be fetched from one repository.
-
-    Attributes:
-        what: what an entry is, for messages: "dataset".
-        repository: "owner/name". kind: "model" or "dataset".
-        entries: name the user gives -> files of the repository.
-        folder: where they go by default, under the names they have in the repository.
-    """
-
-    what: str
-    repository: str
-    kind: str
-    entries: Mapping[str, tuple[str, ...]]
-    folder: Path
-
-    def files(self, names: Sequence[str]) -> list[str]:
-        """The files of some entries, or of all; raises `UserError` naming what there is."""
-        unknown = [name for name in names if name != ALL and name not in self.entries]
-        if unknown:
-            known = ", ".join([*self.entries, ALL])
-            raise UserError(f"no {self.what} is called {unknown[0]}; known: {known}")
-        wanted = self.entries if ALL in names else dict.fromkeys(names)
-        return [file for name in wanted for file in self.entries[name]]
-
-
-def fetch(collection: Collection, file: str, folder: Path) -> bool:
-    """Bring one file of the repository to `folder`; returns False if it was there already.
-
-    The bytes that a stopped download left are kept and continued. A file takes its place when its
-    size and hash are those that the hub has on record, in one rename; what is there before is never
-    replaced. Raises `UserError` without a network, for a file in the way, a full disk or damage.
-    """
-    target = folder / file
-    url, size, digest = _on_record(collection, file)
-    if target.exists():
-        if target.stat().st_size != size or _hash(target, digest) != digest:
-            raise UserError(
-                f"{target} is not the published file; move it away and run the same command again"
-            )
-        return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{digest[:12]}.part")
-    _download(url, partial, size)
-    if _hash(partial, digest) != digest:
-        partial.unlink()
-        raise UserError(f"{file} was damaged on its way; run the same command again")
-    os.replace(partial, target)
-    return True
-
-
-def main(collection: Collection, arguments: Sequence[str] | None = None) -> None:
-    """The command line of a download script: names, or `all`, and where to put them."""
-    parser = argparse.ArgumentParser(description=f"Fetch published {collection.what}s.")
-    known = ", ".join(collection.entries)
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"{known}, or {ALL}")
-    parser.add_argument("--folder", type=Path, default=collection.folder, help="where they go")
-    options = parser.parse_args(arguments)
-    with one_line_errors():
-        for file in collection.files(options.names):
-            new = fetch(collection, file, options.folder)
-            print(f"{options.folder / file}: {'fetched' if new else 'already there'}")
-
-
-def _on_record(collection: Collection, file: str) -> tuple[str, int, str]:
-    """Address, size in bytes and hash of a file, from the hub."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-    name, kind = collection.repository, collection.kind
-    url = hf_hub_url(name, file, repo_type=kind, endpoint=endpoint)
-    with hub_errors(url):
-        record = get_hf_file_metadata(url)
-    if record.size is None or len(record.etag or "") not in _HASHES:
-        raise UserError(f"{url} comes without size and hash, so it cannot be verified")
-    return url, record.size, record.etag
-
-
-def _download(url: str, partial: Path, size: int) -> None:
-    """Append to `partial` what is missing of `size` bytes."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    # hf_hub_download would start over after a kill: its partial files have names of their own.
-    with hub_errors(url), open(partial, "ab") as file:
-        have = file.tell()
-        free = shutil.disk_usage(partial.parent).free
-        if size - have > free:
-            raise UserError(
-                f"{partial.parent} has {free / 1e9:.1f} GB free and {(size - have) / 1e9:.1f} GB "
-                "are to come; make room, or choose another --folder"
-            )
-        http_get(url, file, resume_size=have, headers=build_hf_headers(), expected_size=size)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-# The hub names large files by their SHA-256 and small ones by git's SHA-1: by length of the name.
-_HASHES = {
-    64: lambda size: hashlib.sha256(),
-    40: lambda size: hashlib.sha1(b"blob %d\0" % size),
+# Of runs and tables; video of training, logs and locks stay here.
+WANTED = ("*.safetensors", "*.json", "*.csv", "*.md", "*.tex", "*.png", "*.html")
+MARKS = {  # file that tells the kind of a folder -> kind of repository, files sent, files kept back
+    "header.json": ("dataset", ("header.json", "*/*.h5"), ("*/.*",)),
+    "last.safetensors": ("model", WANTED, (".*", "*/*")),
+    "runs.csv": ("model", WANTED, (".*", "*/*")),
 }
 
 
-def _hash(path: Path, like: str) -> str:
-    """The hash of a file, of the kind of `like`."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: _HASHES[len(like)](size)).hexdigest()
+def upload(repository: str, folders: Sequence[Path], private: bool = False) -> str:
+    """Send folders to a repository and return its address.
+
+    Raises `UserError` for a folder of no known kind or of another kind than the others, for an
+    incomplete dataset, and for what goes wrong between here and the hub.
+    """
+    from huggingface_hub import HfApi
+
+    marks = [_mark(folder) for folder in folders]
+    if len({kind for kind, *_ in marks}) > 1:
+        raise UserError("datasets have a repository of their own; upload them apart from the rest")
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)
+    with hub_errors(repository, "upload to"):
+        kind = marks[0][0]
+        address = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        for folder, (_, sent, kept_back) in zip(folders, marks, strict=True):
+            name = folder.resolve().name
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=folder,
+                path_in_repo=name,
+                repo_type=kind,
+                allow_patterns=list(sent),
+                ignore_patterns=list(kept_back),
+                commit_message=f"Add {name}",
+            )
+    return str(address)
 
 
-@contextlib.contextmanager
-def hub_errors(place: str, doing: str = "fetch") -> Iterator[None]:
-    """Turn what goes wrong between here and the hub into a `UserError`."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, RemoteEntryNotFoundError
-
-    try:
-        yield
-    except RemoteEntryNotFoundError as error:
-        raise UserError(f"{place} does not exist on the hub (any more)") from error
-    except (HTTPError, OSError, ValueError) as error:
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        if status in (401, 403):
-            raise UserError(
-                f"the hub does not let you {doing} {place}; say who you are by `hf auth login`, "
-                "or HF_TOKEN"
-            ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+def _mark(folder: Path) -> tuple[str, Sequence[str], Sequence[str]]:
+    """The entry of `MARKS` that fits a folder."""
+    found = next((MARKS[mark] for mark in MARKS if (folder / mark).is_file()), None)
+    if found is None:
         raise UserError(
-            f"cannot {doing} {place} ({reason}); with a network, the same command continues"
-        ) from error
+            f"{folder} is no agent, dataset or folder of tables; give one with {', '.join(MARKS)}"
+        )
+    header = folder / "header.json"
+    if header.is_file() and not read_json(header)["complete"]:
+        raise UserError(f"{folder} is not complete; run the command again that makes it")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Upload agents, datasets or tables.")
+    parser.add_argument("repository", metavar="OWNER/NAME")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("--private", action="store_true", help="if the repository is made")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        print(upload(options.repository, options.folders, options.private))
+
+
+if __name__ == "__main__":
+    main()

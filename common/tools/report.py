@@ -2,12 +2,13 @@
 
 A PATH is the folder of a training run (with its newest evaluations), of an evaluation, or of tables
 (`python -m common.paper.tables`). The page has everything in itself, pictures and videos too: it
-needs no server and no network, and can be sent as it is.
+needs no server and no network, and can be sent as it is. `--text` prints the evaluations of
+training runs as a table instead, with the files that were made.
 """
 
 import argparse
 import base64
-import csv
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,23 @@ from typing import Any
 
 from common.foundation.errors import UserError, one_line_errors
 from common.foundation.files import atomic_write, read_json
+from common.foundation.registry import world_class
 from common.paper import records
 from common.paper.comparison import TABLES
 from common.paper.formats import Section
 from common.paper.tables import sections, tables_of
-from common.runs.curves import draw_training_curves
+from common.runs.curves import draw_training_curves, read_csv
 from common.runs.folders import dotted
 from common.settings.config import compose
 from common.settings.schema import show
-from common.tools.summary import evaluations
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 VIDEO, PICTURE = "video/mp4", "image/png"
+# Metrics beside the headline one in the text, where a world has them.
+MORE_METRICS = ("success_frac", "final_coverage", "final_chamfer")
+MORE_METRICS += ("episode_reward", "interaction_rate")
+
+Evaluations = dict[str, tuple[Path, dict[str, Any]]]  # variant -> (folder, metrics)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,14 @@ class Media:
     caption: str
     kind: str
     source: str
+
+    @classmethod
+    def of(cls, caption: str, content: bytes, kind: str = PICTURE) -> "Media":
+        return cls(caption, kind, f"data:{kind};base64,{base64.b64encode(content).decode()}")
+
+    @classmethod
+    def of_file(cls, caption: str, path: Path) -> "Media":
+        return cls.of(caption, path.read_bytes(), VIDEO if path.suffix == ".mp4" else PICTURE)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ def make_report(paths: Sequence[Path]) -> str:
 
 
 def describe(path: Path) -> list[Part]:
-    """What there is to say about a folder, told by the files in it."""
+    """The chapters about a folder, whose kind is told by the files in it."""
     for file, tell in KINDS.items():
         if (path / file).is_file():
             return tell(path)
@@ -69,27 +83,75 @@ def describe(path: Path) -> list[Part]:
     )
 
 
+def evaluations(run: Path) -> Evaluations:
+    """The newest evaluation of each variant of a run's `last` checkpoint."""
+    found: Evaluations = {}
+    files = (run.parents[1] / "eval").glob("*/metrics.json")
+    for file in sorted(files, key=lambda path: path.stat().st_mtime):
+        metrics = read_json(file)
+        if Path(metrics["checkpoint"]).resolve() == (run / "last.safetensors").resolve():
+            variant = metrics["settings"]["eval_variant_name"] or "as trained"
+            found[variant] = (file.parent, metrics)
+    return found
+
+
+def text(run: Path) -> str:
+    """A line per evaluation of a run, each metric's mean with its 95 % interval; then the files.
+
+    Raises `UserError` if there is none.
+    """
+    found = evaluations(run)
+    if not found:
+        made_by = f"evaluate.py eval_checkpoint={run}"
+        raise UserError(f"no evaluations of {run}; make one with {made_by}")
+    (_, newest), *_ = found.values()
+    headline = world_class(newest["settings"]["task"]).headline
+    known = set.intersection(*(set(metrics["summary"]) for _, metrics in found.values()))
+    columns = [name for name in (headline, *MORE_METRICS) if name in known]
+    rows = [["", "updates", "episodes", *columns]]
+    for variant, (_, metrics) in found.items():
+        figures = [metrics["summary"][name] for name in columns]
+        cells = [f"{f['mean']:.2f} [{f['low']:.2f}, {f['high']:.2f}]" for f in figures]
+        rows.append([variant, str(metrics["updates"]), str(metrics["episodes"]), *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    return "\n".join([*lines, "", *map(str, _files(run, found))])
+
+
+def _files(run: Path, found: Evaluations) -> list[Path]:
+    """Files to look at: curves, videos, pictures (of the encoder's last epoch, too), episodes."""
+    names = ("video.mp4", "strip.png", "episodes.csv")
+    wanted = [run / "curves.png", *(folder / n for folder, _ in found.values() for n in names)]
+    encoders = [metrics["settings"].get("rep_model_checkpoint") for _, metrics in found.values()]
+    for encoder in dict.fromkeys(filter(None, encoders)):
+        wanted += sorted(Path(encoder, "pictures").glob("*.png"))[-1:]
+    return [path for path in wanted if path.exists()]
+
+
 def _tables(folder: Path) -> list[Part]:
     from common.paper.pictures import draw_curves, draw_table
 
     data = records.load(folder)
     parts = []
     for name, table in tables_of(data).items():
-        picture = _picture(TABLES[name].title, draw_table(name, table, data.changes))
+        picture = Media.of(TABLES[name].title, draw_table(name, table, data.changes))
         parts.append(Part(TABLES[name].title, [picture], sections(table, TABLES[name])))
     if data.curves:
         note = "Mean over seeds with the 95 % interval of its bootstrap."
-        parts.append(Part("Learning curves", [_picture(note, draw_curves(data.curves))], []))
+        parts.append(Part("Learning curves", [Media.of(note, draw_curves(data.curves))], []))
     return parts
 
 
 def _run(folder: Path) -> list[Part]:
     """A training run, then the newest evaluation of each variant of its `last` checkpoint."""
     settings = read_json(folder / "config.json")
-    media = [_picture("Training curves", draw_training_curves(folder))]
+    media = [Media.of("Training curves", draw_training_curves(folder))]
     filmed = sorted(folder.glob("video_*.mp4"), key=lambda path: int(path.stem[6:]))
     if filmed:
-        media.append(_file(filmed[-1], f"Evaluation after {filmed[-1].stem[6:]} updates"))
+        caption = f"Evaluation after {filmed[-1].stem[6:]} updates"
+        media.append(Media.of_file(caption, filmed[-1]))
     provenance = read_json(folder / "provenance.json")
     facts = _facts(settings, provenance[-1], {"starts": len(provenance)})
     tables = [facts, *_rows(folder / "eval.csv", "Evaluations during training")]
@@ -99,12 +161,13 @@ def _run(folder: Path) -> list[Part]:
 
 def _evaluation(folder: Path) -> list[Part]:
     metrics = read_json(folder / "metrics.json")
+    captions = {
+        "video.mp4": "The first episodes: their goals, then what happens",
+        "strip.png": "Moments of an episode, then its goal",
+    }
     media = [
-        _file(folder / name, caption)
-        for name, caption in (
-            ("video.mp4", "The first episodes: their goals, then what happens"),
-            ("strip.png", "Moments of an episode, then its goal"),
-        )
+        Media.of_file(caption, folder / name)
+        for name, caption in captions.items()
         if (folder / name).is_file()
     ]
     more = {name: metrics[name] for name in ("checkpoint", "updates", "env_steps", "seconds")}
@@ -119,7 +182,7 @@ def _evaluation(folder: Path) -> list[Part]:
     return [Part(f"Evaluation {folder.name}", media, tables)]
 
 
-# A file that is in folders of one kind only -> what tells about them; the first that fits holds.
+# File that is in folders of one kind only -> what tells about them; the first that fits holds.
 KINDS: dict[str, Callable[[Path], list[Part]]] = {
     "runs.csv": _tables,
     "metrics.json": _evaluation,
@@ -139,10 +202,8 @@ def _summary(title: str, figures: Mapping[str, Mapping[str, float]]) -> Section:
 def _facts(
     settings: Mapping[str, Any], provenance: Mapping[str, Any], more: Mapping[str, Any]
 ) -> Section:
-    """What was done on which machine by which code."""
+    """The agent and its data, and on which machine which code ran."""
     git = provenance["git"]
-    commit = "unknown" if git is None else git["commit"] + ", files differed" * git["dirty"]
-    versions = ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())
     facts = {
         "agent": settings["agent"],
         "task": settings["task"],
@@ -150,10 +211,10 @@ def _facts(
         "data": settings["train_dataset_name"],
         **more,
         "date": provenance["started"],
-        "commit": commit,
+        "commit": git["commit"] + ", files differed" * git["dirty"] if git else "unknown",
         "device": provenance["device_name"],
         "system": provenance["system"],
-        "versions": versions,
+        "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
     }
     rows = [[name, str(value)] for name, value in facts.items()]
     return Section("How", "", ["", ""], rows, numbers=2)
@@ -161,8 +222,8 @@ def _facts(
 
 def _settings(settings: Mapping[str, Any]) -> list[Section]:
     """The settings that differ from `config.yaml`, then all."""
-    ours, defaults = dotted(settings), dotted(compose().raw)
-    changed = {key: value for key, value in ours.items() if value != _plain(defaults.get(key))}
+    ours, defaults = dotted(settings), dotted(json.loads(json.dumps(compose().raw)))
+    changed = {key: value for key, value in ours.items() if value != defaults.get(key)}
     return [
         Section(title, "", ["setting", "value"], [[k, show(v)] for k, v in rows.items()], 2, folded)
         for title, rows, folded in (
@@ -172,38 +233,28 @@ def _settings(settings: Mapping[str, Any]) -> list[Section]:
     ]
 
 
-def _plain(value: Any) -> Any:
-    """A default as it comes back from JSON."""
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _rows(file: Path, title: str) -> list[Section]:
     """A CSV file as a table with shortened numbers, if it is there."""
-    if not file.is_file():
+    columns = read_csv(file)
+    if not columns:
         return []
-    with file.open(encoding="utf-8", newline="") as text:
-        columns, *rows = csv.reader(text)
-    return [Section(title, "", columns, [list(map(_short, row)) for row in rows], numbers=0)]
-
-
-def _short(number: str) -> str:
-    return number if number.lstrip("-").isdigit() else f"{float(number or 'nan'):.4g}"
-
-
-def _picture(caption: str, content: bytes, kind: str = PICTURE) -> Media:
-    return Media(caption, kind, f"data:{kind};base64,{base64.b64encode(content).decode()}")
-
-
-def _file(path: Path, caption: str) -> Media:
-    return _picture(caption, path.read_bytes(), VIDEO if path.suffix == ".mp4" else PICTURE)
+    rows = [
+        [f"{value:.0f}" if value.is_integer() else f"{value:.4g}" for value in row]
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return [Section(title, "", list(columns), rows, numbers=0)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make one HTML page about runs.")
     parser.add_argument("paths", nargs="+", type=Path, help="folders of runs or tables")
     parser.add_argument("--to", type=Path, help="the file; by default report.html in the first")
+    parser.add_argument("--text", action="store_true", help="print results of runs, make no page")
     options = parser.parse_args(arguments)
     with one_line_errors():
+        if options.text:
+            print(*map(text, options.paths), sep="\n\n")
+            return
         page = make_report(options.paths)
         target = options.to or options.paths[0] / "report.html"
         with atomic_write(target) as file:

@@ -97,7 +97,7 @@ def test_the_quickstart_runs_scripts_that_exist_with_settings_that_they_accept(p
 
 def test_the_quickstart_runs_modules_that_exist(project):
     modules = [call[2] for call in calls(project, "quickstart.sh") if call[1] == "-m"]
-    assert modules == ["common.runs.curves", "common.tools.summary"]
+    assert modules == ["common.runs.curves", "common.tools.report"]
     assert all((REPOSITORY / f"{m.replace('.', '/')}.py").exists() for m in modules)
 
 
@@ -151,7 +151,7 @@ def test_the_quickstart_from_images_runs_its_phases_in_order(from_images):
         *programs,
         "common.runs.curves",
         "evaluate.py",
-        "common.tools.summary",
+        "common.tools.report",
     ]
     assert [len(found) for found in from_images.values()] == [1, 1, 1, 1, 1, 3, 1]
     for program in from_images:
@@ -179,7 +179,8 @@ def test_each_phase_of_the_quickstart_from_images_takes_what_the_one_before_made
     assert subgoals.eval_checkpoint == plain.eval_checkpoint == run
     assert plain.agent_settings.disable_subgoal and not subgoals.agent_settings.disable_subgoal
     assert subgoals.save_video and subgoals.num_video_episodes
-    assert from_images["common.runs.curves"] == from_images["common.tools.summary"] == [[run]]
+    assert from_images["common.runs.curves"] == [[run]]
+    assert from_images["common.tools.report"] == [[run, "--text"]]
 
 
 @pytest.mark.parametrize("script", ["quickstart.sh", "quickstart_images.sh"])

@@ -17,9 +17,10 @@ from common.foundation.errors import UserError
 from common.foundation.files import read_json
 from datasets.collection import EpisodeRecipe
 from datasets.shards import Part
-from datasets.store import SPLITS, Dataset, episode_path
+from datasets.source import SPLITS, EpisodeId
+from datasets.store import Dataset, episode_path
 from tests.helpers.datasets import assert_same_data, run
-from tests.helpers.fakes import COLLECT, FRAME, point_world
+from tests.helpers.fakes import COLLECT, FRAME, PointSettings, PointWorld, point_world
 from tests.helpers.manipobj_worlds import make_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,9 @@ def test_data_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     one = run(tmp_path, "one", pixels=True)
     three = run(tmp_path, "three", pixels=True, workers=3)
     assert_same_data(one, three)
+    here = PointWorld(PointSettings(), max_episode_steps=30)
+    here.in_process = True
+    assert_same_data(one, run(tmp_path, "here", here, pixels=True))
     assert one.read_episode("val", 0)["observations"].shape == (30, *FRAME)
 
 
@@ -271,7 +275,7 @@ def test_cube_episode_does_not_depend_on_what_was_recorded_before(tmp_path: Path
     for recipe, episodes in ((fresh, [2]), (used, [0, 1, 2])):
         env = recipe.make()
         for index in episodes:
-            assert list(recipe.record(env, ("train", index))) == list(range(1, 41))
+            assert list(recipe.run(env, EpisodeId("train", index))) == list(range(1, 41))
     contents = [episode_path(r.folder, "train", 2).read_bytes() for r in (fresh, used)]
     assert contents[0] == contents[1]
     assert contents[0] != episode_path(used.folder, "train", 1).read_bytes()
@@ -281,11 +285,11 @@ def test_worker_needs_no_torch(tmp_path: Path) -> None:
     """What a worker loads, `collect.py` among it, does not import torch."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import collect, datasets.workers\n"
+        "import collect, common.foundation.jobs\n"
         "from pathlib import Path\n"
         "from tests.datasets.test_collection import cube_recipe\n"
         "recipe = cube_recipe(Path(sys.argv[1]) / 'data', steps=5)\n"
-        "assert list(recipe.record(recipe.make(), ('train', 0))) == [1, 2, 3, 4, 5]\n"
+        "assert list(recipe.run(recipe.make(), ('train', 0))) == [1, 2, 3, 4, 5]\n"
         "assert 'torch' not in sys.modules"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path), str(ROOT)]

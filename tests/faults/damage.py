@@ -17,7 +17,7 @@ from common.runs import checkpoint
 from common.runs.folders import open_run, run_path
 from common.runs.metrics import MetricsLog
 from common.settings.config import compose
-from common.tools.summary import evaluations
+from common.tools.report import evaluations
 from datasets.convert import export_npz
 from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset, episode_path
@@ -75,7 +75,7 @@ def run(target: Target, tries: int, seed: int = 0) -> Tally:
 
 
 def attempt(target: Target, expected: Any) -> tuple[str, str]:
-    """How reading the damaged file ends."""
+    """The end of reading the damaged file."""
     try:
         found = plain(target.read())
     except UserError as error:

@@ -39,7 +39,7 @@ Trap = tuple[str, Callable[[], Any]]  # what it is; reads it
 
 
 class Payload:
-    """Whoever unpickles this makes a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -257,7 +257,7 @@ def run(folder: Path) -> list[Tally]:
 
 
 def spring(read: Callable[[], Any], name: str) -> tuple[str, str]:
-    """How a command ends that reads a trap."""
+    """The end of a command that reads a trap."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), one_line_errors():

@@ -9,7 +9,7 @@ from agents.observations.kinds import make_observation
 from common.data.normaliser import Normaliser
 from common.evaluation.evaluate import evaluate
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience
+from common.foundation.pool import Patience
 from datasets.store import Dataset
 from tests.faults.report import Tally
 from tests.faults.troubled import TroubledWorld
@@ -89,7 +89,7 @@ def collections(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
 
 
 def kept(place: Path) -> Tally:
-    """What was collected before a failure is still there, and the same command goes on."""
+    """Data collected before a failure are still there, and the same command goes on."""
     tally = Tally("a collection that stops at a failing episode")
     undisturbed = Dataset.open(place, "undisturbed")
     world = point_world(trouble="raise", trouble_episode=2)

@@ -2,13 +2,14 @@
 
 import torch
 
-from agents.base import AgentContext, ObservationSpec
+from agents.base import Agent, AgentContext, Timestep
 from agents.iql.hiql import HIQL, HIQLSettings
 from agents.iql.iql import IQL, IQLSettings
 from agents.iql.sgiql import SGIQL, SGIQLSettings
 from agents.networks.entities import EITSettings
 from agents.networks.families import make_networks
 from agents.networks.flat import MLPSettings
+from agents.observations.spec import ObservationSpec
 from tests.helpers.networks import randomise
 
 SIZE = EITSettings(
@@ -73,3 +74,11 @@ def make_hiql(spec: ObservationSpec = FLAT, **changes) -> HIQL:
 
 def generators(seeds: list[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+def act(agent: Agent, obs, goal, step, memory, seeds: list) -> tuple:
+    """Let R environments act; a `memory` of None is that of their first steps."""
+    own = seeds if not seeds or isinstance(seeds[0], torch.Generator) else generators(seeds)
+    if memory is None:
+        memory = torch.stack([agent.begin(g) for g in goal])
+    return agent.act(Timestep(obs, goal, torch.as_tensor(step), memory, own))

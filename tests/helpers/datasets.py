@@ -6,7 +6,7 @@ from typing import Any
 from datasets.collection import EpisodeRecipe, collect, make_header
 from datasets.filling import filling
 from datasets.shards import Part
-from datasets.source import SPLITS, EpisodeSource
+from datasets.source import SPLITS, EpisodeId, EpisodeSource
 from datasets.store import Dataset
 from envs.base import World
 from tests.helpers.fakes import COLLECT, PointWorld, point_world
@@ -48,7 +48,7 @@ def record(
     with filling(folder, make_header(recipe, "python collect.py")) as dataset:
         for split in SPLITS:
             for index in dataset.missing(split):
-                list(recipe.record(env, (split, index)))
+                list(recipe.run(env, EpisodeId(split, index)))
     return Dataset.open(data_dir, folder.name)
 
 

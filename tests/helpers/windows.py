@@ -2,8 +2,8 @@
 
 import torch
 
-from agents.base import ObservationSpec
 from agents.ecdiffuser.ecdiffuser import ECDiffuser, ECDiffuserSettings
+from agents.observations.spec import ObservationSpec
 from tests.helpers.agents import SETS, context
 from tests.helpers.networks import randomise
 

@@ -20,7 +20,7 @@ from PIL import Image
 from common.foundation.errors import UserError
 from common.runs import checkpoint
 from common.runs.folders import run_path, train_name
-from common.runs.metrics import MetricsLog
+from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from datasets.store import Dataset
 from tests.helpers.crashes import Crash, fail_at
@@ -191,7 +191,7 @@ class Squares:
 
 
 def test_an_encoder_learns_its_images(overrides, monkeypatch):
-    monkeypatch.setattr("visual_encoders.images.open_frames", lambda *_, **__: [Squares()] * 2)
+    monkeypatch.setattr("visual_encoders.train.open_frames", lambda *_, **__: [Squares()] * 2)
     config = compose(
         [*overrides, "encoder.updates_per_epoch=30", "encoder.lr=0.003", "encoder.vqvae.epochs=1"]
     )
@@ -229,7 +229,7 @@ CRASHES = {
     "first update": (VQVAETraining, "forward", 1, False),
     "between checkpoints": (VQVAETraining, "forward", 8, False),
     "before a row": (MetricsLog, "write", 3, False),
-    "after a row": (training.Tracker, "log", 3, False),
+    "after a row": (Tracker, "log", 3, False),
     "in a validation": (VQVAETraining, "pictures", 1, False),
     "before the export": (training, "save_folder", 1, False),
     "after the export": (training, "save_folder", 1, True),
@@ -251,20 +251,24 @@ def test_a_crash_leaves_no_trace(point, overrides, reference):
     assert_same_run(folder_of(config), reference)
 
 
-@pytest.mark.parametrize("name", ["_update", "_validate"])
-def test_a_signal_saves_and_the_same_command_continues(name, overrides, reference, capsys):
+@pytest.mark.parametrize(
+    ("owner", "name", "step"),
+    [(training.EncoderUpdates, "run", 1), (training.EncoderTrainer, "_evaluate", 4)],
+)
+def test_a_signal_saves_and_the_same_command_continues(
+    owner, name, step, overrides, reference, capsys
+):
     config = compose(overrides)
-    real = getattr(training.EncoderTrainer, name)
+    real = getattr(owner, name)
 
     def signalled(*args):
         signal.raise_signal(signal.SIGTERM)
         return real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.EncoderTrainer, name, signalled)
+        patch.setattr(owner, name, signalled)
         with pytest.raises(SystemExit) as ending:
             train.run(config)
-    step = {"_update": 1, "_validate": 4}[name]
     assert ending.value.code == 128 + signal.SIGTERM
     assert "stopped; the same command continues" in capsys.readouterr().out
     assert checkpoint.load(folder_of(config) / "last.safetensors")[1]["step"] == step
@@ -306,13 +310,13 @@ def test_a_killed_process_is_continued_to_the_same_bits(overrides, reference):
 
 
 def test_dlp_goes_on_through_its_phases_as_it_would_have(tmp_path, monkeypatch):
-    monkeypatch.setattr("visual_encoders.images.open_frames", lambda *_, **__: [Noise()] * 2)
+    monkeypatch.setattr("visual_encoders.train.open_frames", lambda *_, **__: [Noise()] * 2)
     whole, broken = (
         compose([*SETTINGS, *DLP, f"output_dir={tmp_path / name}"]) for name in ("a", "b")
     )
     train.run(whole)
     with pytest.MonkeyPatch.context() as patch:
-        fail_at(patch, training.EncoderTrainer, "_update", 5)
+        fail_at(patch, training.EncoderUpdates, "run", 5)
         with pytest.raises(Crash):
             train.run(broken)
     train.run(broken)
@@ -396,7 +400,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(overrides, monkeypatch):
 
     monkeypatch.setattr(VQVAETraining, "forward", broken)
     message = problem(overrides)
-    assert message.startswith("l1 not finite before update 3. Lower encoder.lr")
+    assert message.startswith("l1 not finite between updates 0 and 3. Lower encoder.lr")
 
 
 def test_encoder_runs_have_names_of_their_own(overrides):

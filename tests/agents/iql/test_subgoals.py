@@ -2,8 +2,7 @@
 
 import torch
 
-from agents.iql.subgoals import Proposal, select_subgoals
-from common.evaluation.subgoals import HEADER, describe
+from agents.iql.subgoals import HEADING, Proposal, select_subgoals
 
 
 def choose(reach: list, remaining: list, direct: float, radius: float | None) -> tuple:
@@ -65,17 +64,14 @@ def explain(reach: list, index: int, radius: float | None) -> list[str]:
         torch.tensor([0.0, -80.0]),
         radius,
     )
-    line = describe(proposal, 1, 12, 25)
-    assert len(line) >= len(HEADER) - 3
+    heading, _, line = proposal.table()
+    assert heading == HEADING and len(line) >= len(HEADING) - 3
     return line.split()
 
 
 def test_a_line_tells_what_a_subgoal_was_chosen_by() -> None:
-    episode_and_step, to_goal = ["12", "25"], ["-80.00"]
     reach = [-10.0, -29.0, -31.0]
-    assert explain(reach, 1, -30.0) == [
-        *(episode_and_step + to_goal),
-        *("2/3", "-40.00", "-29.00", "candidate", "1"),
-    ]
-    assert explain(reach, 2, None)[3:] == ["3/3", "-5.00", "-31.00", "candidate", "2"]
-    assert explain(reach, -1, -5.0)[3:] == ["0/3", "-", "-", "goal"]
+    expected = ["-80.00", "2/3", "-40.00", "-29.00", "candidate", "1"]
+    assert explain(reach, 1, -30.0) == expected
+    assert explain(reach, 2, None)[1:] == ["3/3", "-5.00", "-31.00", "candidate", "2"]
+    assert explain(reach, -1, -5.0)[1:] == ["0/3", "-", "-", "goal"]

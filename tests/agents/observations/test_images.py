@@ -6,19 +6,21 @@ import pytest
 import torch
 
 import train
-from agents.base import ObservationSpec
 from agents.observations.kinds import make_observation
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import Normaliser
 from common.evaluation import evaluate as evaluation
 from common.evaluation.evaluate import check_rendering, evaluate
 from common.evaluation.player import episode_seeds
 from common.foundation.errors import UserError
 from common.runs import loading as training_data
-from common.runs import setup as agent_files
+from common.runs.agents import load_agent
 from common.runs.checkpoint import load_checkpoint
 from common.runs.loading import load_training_data
+from common.runs.setup import Setup
 from common.settings.config import Config, compose
 from datasets.store import Dataset
+from envs.make import make_world
 from envs.rendering import rendering_problem
 from tests.conftest import TINY
 from tests.helpers import manipobj_worlds, pushtetris_worlds, scene_worlds
@@ -63,7 +65,7 @@ def settings(data_dir, tmp_path):
 
 
 def load(config: Config):
-    world = agent_files.make_world(config)
+    world = make_world(config)
     return load_training_data(config, world, make_observation(config.obs, world), CPU)
 
 
@@ -163,18 +165,18 @@ def test_agents_with_subgoals_are_refused_before_anything_is_read(settings, agen
 
 
 @pytest.fixture(scope="module")
-def trained(data_dir, tmp_path_factory) -> tuple[agent_files.Setup, Path]:
+def trained(data_dir, tmp_path_factory) -> tuple[Setup, Path]:
     """A trained agent, read from its checkpoint."""
     folder = tmp_path_factory.mktemp("output")
     own = [f"data_dir={data_dir}", f"output_dir={folder}", "run_name=images"]
     train.run(compose([*IMAGES, *own]))
     path = folder / "train" / "images" / "last.safetensors"
-    setup, _, step = agent_files.load_agent(path, CPU)
+    setup, _, step = load_agent(path, CPU)
     assert step == 3
     return setup, path
 
 
-def run(setup: agent_files.Setup, episodes: int, num_envs: int, workers: int, **options):
+def run(setup: Setup, episodes: int, num_envs: int, workers: int, **options):
     parts = setup.agent, setup.world, setup.observation, setup.normaliser
     spread = {"episodes": episodes, "seed": 3, "num_envs": num_envs, "workers": workers}
     return evaluate(*parts, **spread, **options)
@@ -239,7 +241,7 @@ class Sampler(FakeAgent):
 def test_worlds_on_the_table_are_seen_by_several_environments_of_a_process(world, channels, tasks):
     observation = make_observation("rgb", world)
     assert observation.shape == (channels, 32, 32)
-    setup = agent_files.Setup(Sampler(), world, observation, Normaliser.none(CPU))
+    setup = Setup(Sampler(), world, observation, Normaliser.none(CPU))
     result = run(setup, 2, 2, 1, tasks=tasks, videos=1, video_frame_skip=1)
     assert [row["episode_length"] for row in result.rows] == [1, 1]
     assert result.clips[0].frames[0].shape == (32, 32 * channels // 3, 3)

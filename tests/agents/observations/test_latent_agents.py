@@ -10,19 +10,22 @@ import pytest
 import torch
 
 import train
-from agents.base import ObservationSpec
 from agents.observations.kinds import make_observation
+from agents.observations.spec import ObservationSpec
 from common.evaluation.evaluate import evaluate
 from common.evaluation.video import save_grid
 from common.foundation.errors import UserError
 from common.runs import loading as training_data
-from common.runs import setup as agent_files
+from common.runs.agents import load_agent
 from common.runs.checkpoint import load_checkpoint
 from common.runs.loading import load_training_data
+from common.runs.setup import Setup, make_setup, observe
+from common.runs.warm_start import load_goal_policy
 from common.settings import inherit as evaluation_settings
 from common.settings.config import compose, identity, parse
 from common.settings.inherit import merge
 from datasets.store import Dataset
+from envs.make import make_world
 from tests.conftest import TINY
 from tests.helpers import manipobj_worlds, pushtetris_worlds
 from tests.helpers.datasets import record
@@ -91,12 +94,12 @@ def settings(place, tmp_path):
 
 
 def seen(config):
-    return agent_files.observe(config, agent_files.make_world(config))
+    return observe(config, make_world(config))
 
 
 def read(config):
-    world = agent_files.make_world(config)
-    observation = agent_files.observe(config, world)
+    world = make_world(config)
+    observation = observe(config, world)
     return load_training_data(config, world, observation, CPU)
 
 
@@ -165,7 +168,7 @@ def test_the_buffer_maps_the_latents_and_normalises_what_it_draws(settings, plac
     torch.testing.assert_close(normaliser.mean, mean.float())
     torch.testing.assert_close(normaliser.var, var.float())
     draws = torch.Generator().manual_seed(0)
-    indices = buffer.draw(16, draws)
+    indices = buffer.goals.transitions(buffer.episodes, 16, draws)
     batch = buffer.gather(indices)
     assert torch.equal(batch.obs, normaliser(latents[indices.state]))
     assert torch.equal(batch.policy_goal, normaliser(latents[indices.policy_goal]))
@@ -213,14 +216,14 @@ def trained(place, tmp_path_factory) -> dict[str, Path]:
     return {name: folder / "train" / name / "last.safetensors" for name in AGENTS}
 
 
-def run(setup: agent_files.Setup, num_envs: int, **options):
+def run(setup: Setup, num_envs: int, **options):
     parts = setup.agent, setup.world, setup.observation, setup.normaliser
     return evaluate(*parts, episodes=3, seed=3, num_envs=num_envs, workers=1, **options)
 
 
 @pytest.mark.parametrize("name", ["ec-sgiql", "ec-sgiql-awr", "ec-diffuser", "hiql"])
 def test_agents_learn_are_stored_and_act_alike_alone_and_in_company(trained, name, tmp_path):
-    setup, config, step = agent_files.load_agent(trained[name], CPU)
+    setup, config, step = load_agent(trained[name], CPU)
     assert step == 2 and config.obs in AGENTS[name][0]
     state = load_checkpoint(trained[name])
     assert next(iter(state.state["agent"].values()))["adam"]["step"] == 2
@@ -245,7 +248,7 @@ def test_sets_of_another_size_are_acted_on(trained):
     def configure(stored):
         return parse(stored | {"dlp_post_training_num_kp": 9})
 
-    setup, *_ = agent_files.load_agent(trained["ec-sgiql"], CPU, configure=configure)
+    setup, *_ = load_agent(trained["ec-sgiql"], CPU, configure=configure)
     assert setup.observation.shape == (9, FEATURES)
     assert len(run(setup, 3).rows) == 3
 
@@ -262,15 +265,15 @@ def test_another_encoder_than_the_agent_s_is_refused(trained, place, tmp_path, s
 
     message = r"learned from an encoder with SHA-256 \w{12}, the one given has \w{12}; set rep_m"
     with pytest.raises(UserError, match=message):
-        agent_files.load_agent(trained["ec-iql"], CPU, configure=configure)
+        load_agent(trained["ec-iql"], CPU, configure=configure)
     awr = ("obs=dlp", "agent=sgiql", "sgiql.load_pretrained_goal_pi=true")
     source = f"sgiql.goal_pi_chkpt={trained['ec-sgiql']}"
     config = settings(*awr, source, f"rep_model_checkpoint={tmp_path / 'other'}")
     observation = seen(config)
     normaliser = training_data.Normaliser.none(CPU)
-    setup = agent_files.make_setup(config, observation.world, observation, normaliser)
+    setup = make_setup(config, observation.world, observation, normaliser)
     with pytest.raises(UserError, match=r"its encoder .*dlp is not that of this agent"):
-        agent_files.load_goal_policy(setup, config)
+        load_goal_policy(setup, config)
 
 
 @pytest.mark.parametrize("kind", ["dlp", "vqvae"])

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.base import ObservationSpec
 from agents.observations.kinds import IMAGE_KINDS, make_observation
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import CLIP, EPSILON, Normaliser
 from common.foundation.errors import UserError
 from common.foundation.registry import OBSERVATIONS
-from common.runs import setup as agent_files
 from common.runs.loading import load_training_data
 from common.settings import config as settings
 from tests.helpers.manipobj_worlds import make_world
@@ -121,7 +120,7 @@ def test_every_order_of_the_identities_is_equally_likely():
 
 def test_identities_stay_the_same_over_a_training_episode(tiny_config):
     config = tiny_config()
-    world = agent_files.make_world(config)
+    world = make_world(config)
     observation = make_observation(config.obs, world)
     device = torch.device("cpu")
     buffer, normaliser = load_training_data(config, world, observation, device)

@@ -13,7 +13,7 @@ import pytest
 
 from common.evaluation.environments import EnvPool, Start, Step
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience
+from common.foundation.pool import Patience
 from tests.helpers.fake_world import PointEnv, PointWorld
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -96,7 +96,7 @@ def test_a_mistake_of_the_user_stays_one_line():
 def test_a_dead_worker_is_reported():
     with EnvPool(PointWorld(trouble={42: "die"}), num_envs=2, workers=2) as pool:
         pool.exchange({0: Start(0, 41), 1: Start(1, 42)})
-        with pytest.raises(RuntimeError, match=r"exit code 7.*episode 1 \(seed 42\)"):
+        with pytest.raises(RuntimeError, match=r"episode 1 \(seed 42\) died with exit code 7"):
             pool.exchange({0: STILL, 1: STILL})
 
 
@@ -104,16 +104,16 @@ def test_a_hanging_worker_is_reported_and_killed():
     world = PointWorld(trouble={42: "hang"})
     with EnvPool(world, num_envs=1, workers=1, patience=Patience(30.0)) as pool:
         pool.exchange({0: Start(6, 42)})
-        pool.patience = Patience(0.2)
-        with pytest.raises(RuntimeError, match=r"within 0.2 s.*episode 6 \(seed 42\)"):
+        pool.pool.patience = Patience(0.2)
+        with pytest.raises(RuntimeError, match=r"episode 6 \(seed 42\) has been silent for 0.2 s"):
             pool.exchange({0: STILL})
-        pid = pool.worker_pids[0]
+        pid = pool.pool.pids[0]
     assert gone(pid, 1.0)
 
 
 def test_closing_ends_the_workers_whatever_happened():
     pool = EnvPool(PointWorld(), num_envs=2, workers=2)
-    pids = pool.worker_pids
+    pids = pool.pool.pids
     with pytest.raises(KeyboardInterrupt), pool:
         pool.exchange({0: Start(0, 0)})
         raise KeyboardInterrupt
@@ -128,7 +128,7 @@ def test_workers_end_when_their_master_is_killed():
         if __name__ == "__main__":
             pool = EnvPool(PointWorld(), num_envs=2, workers=2)
             pool.exchange({0: Start(0, 0), 1: Start(1, 1)})
-            print(*pool.worker_pids, flush=True)
+            print(*pool.pool.pids, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
@@ -137,6 +137,28 @@ def test_workers_end_when_their_master_is_killed():
     pids = [int(pid) for pid in result.stdout.split()]
     assert len(pids) == 2
     assert all(gone(pid) for pid in pids)
+
+
+def test_in_this_process_an_error_is_as_in_a_worker_and_replies_are_copies():
+    world = PointWorld(trouble={42: "raise"}, in_process=True)
+    with EnvPool(world, num_envs=2, workers=2, patience=Patience(60, 1)) as pool:
+        assert list(pool.camera_slots) == [0] and pool.pool.workers[0].messages is not None
+        first = pool.exchange({0: Start(0, 41), 1: Start(8, 42)})
+        second = pool.exchange({0: STILL, 1: STILL})
+        assert not np.shares_memory(first[0].observation, second[0].observation)
+        assert "episode 8 (seed 42) failed: ValueError: the point fell" in second[1].reason
+        pool.exchange({1: Start(8, 42)})
+        with pytest.raises(RuntimeError, match=r"episode 8 \(seed 42\).*fell off the plane"):
+            pool.exchange({1: STILL})
+
+
+def test_replies_tell_reward_and_how_an_episode_ended():
+    with EnvPool(PointWorld(max_episode_steps=2, in_process=True), 1, 1) as pool:
+        pool.exchange({0: Start(0, 100)})
+        replies = [pool.exchange({0: STILL})[0] for _ in range(2)]
+        assert [reply.reward for reply in replies] == [-1.0, -1.0]
+        assert [reply.truncated for reply in replies] == [False, True]
+        assert not any(reply.terminated for reply in replies)
 
 
 def test_sizes_are_checked():

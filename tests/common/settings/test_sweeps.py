@@ -20,7 +20,7 @@ LAUNCH = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from common.settings.config import hydra_main
+from common.settings.launch import hydra_main
 from common.foundation.errors import UserError
 
 @hydra_main
@@ -115,10 +115,13 @@ def test_faults_and_stops_of_a_job_are_errors_of_the_sweep(monkeypatch, capsys) 
     monkeypatch.setattr(sys, "argv", ["submitit"])
     for variable in ("EXECUTOR", "LOCAL_JOB_ID"):
         monkeypatch.setenv(f"SUBMITIT_{variable}", "local")
-    with pytest.raises(UserError, match="ArithmeticError: no luck"), sweeps.job("train.py"):
+    with (
+        pytest.raises(UserError, match="ArithmeticError: no luck"),
+        sweeps.submitted_job("train.py"),
+    ):
         raise ArithmeticError("no luck")
     assert "Traceback" in capsys.readouterr().err
     stopped = pytest.raises(UserError, match=r"it was stopped \(exit code 143\); the same command")
-    with stopped, sweeps.job("train.py"):
+    with stopped, sweeps.submitted_job("train.py"):
         raise SystemExit(143)
     assert sys.argv == ["train.py", "seed=3"]

@@ -1,182 +1,88 @@
-"""Downloads against a server on this machine: resumed, verified, and never half in place."""
+"""Uploads: the files that the hub's library is given, and mistakes."""
 
-import hashlib
-import http.server
-import threading
+import json
 from pathlib import Path
 
+import httpx
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from common.foundation.errors import UserError
 from common.tools import hub
-from common.tools.hub import Collection, fetch
-from datasets.download_datasets import DATASETS
-from visual_encoders.download_chkpts import ENCODERS
-
-LARGE = bytes(range(256)) * 400
-SMALL = b'{"ch": 3}'
-
-
-class FakeHub(http.server.BaseHTTPRequestHandler):
-    """Answers as the hub does: hash and size in headers, ranges, 404 for the unknown."""
-
-    protocol_version = "HTTP/1.1"
-    files: dict[str, bytes]
-    ranges: list[str | None]
-    damage = False
-
-    def do_HEAD(self) -> None:
-        self._answer(with_body=False)
-
-    def do_GET(self) -> None:
-        if self.path in self.files:  # the library asks for other things as well
-            self.ranges.append(self.headers.get("Range"))
-        self._answer(with_body=True)
-
-    def _answer(self, with_body: bool) -> None:
-        content = self.files.get(self.path)
-        if content is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        start = int((self.headers.get("Range") or "bytes=0-")[6:].rstrip("-"))
-        body = content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", f'"{hub_hash(content)}"')
-        self.send_header("Content-Length", str(len(body)))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body[::-1] if self.damage else body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def hub_hash(content: bytes) -> str:
-    """SHA-256 of a large file; of a small one the hash that git gives its blob."""
-    if len(content) > 1000:
-        return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-COLLECTION = Collection(
-    what="thing",
-    repository="someone/things",
-    kind="model",
-    entries={"big": ("a/big.bin",), "both": ("a/big.bin", "a/small.json"), "gone": ("b",)},
-    folder=Path("unused"),
-)
 
 
 @pytest.fixture
-def server(monkeypatch):
-    class Handler(FakeHub):
-        files = {  # noqa: RUF012
-            "/someone/things/resolve/main/a/big.bin": LARGE,
-            "/someone/things/resolve/main/a/small.json": SMALL,
-            "/datasets/DanHrmti/hecrl/resolve/main/ppp-cube-noisy-v0-mv.npz": LARGE,
-        }
-        ranges = []  # noqa: RUF012
+def sent(monkeypatch) -> dict[str, bytes]:
+    """What reaches the hub, by "KIND OWNER/NAME/PATH"."""
+    found: dict[str, bytes] = {}
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        serve = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
-        serve.start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{running.server_port}")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield Handler
-        running.shutdown()
+    def commit(_, repo_id, operations, repo_type, **__):
+        for operation in operations:
+            with operation.as_file() as file:
+                found[f"{repo_type} {repo_id}/{operation.path_in_repo}"] = file.read()
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda _, name, **__: f"https://hub/{name}")
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    monkeypatch.setattr("huggingface_hub.hf_api.is_xet_available", lambda: False)
+    return found
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+def folder(path: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
 
 
-def test_files_arrive_whole_and_are_not_fetched_twice(server, tmp_path, capsys):
-    hub.main(COLLECTION, ["both", "--folder", str(tmp_path)])
-    assert (tmp_path / "a/big.bin").read_bytes() == LARGE
-    assert (tmp_path / "a/small.json").read_bytes() == SMALL
-    assert names(tmp_path) == ["big.bin", "small.json"]
-    hub.main(COLLECTION, ["both", "--folder", str(tmp_path)])
-    assert capsys.readouterr().out.count("already there") == 2
-    assert len(server.ranges) == 2
+@pytest.fixture
+def agent(tmp_path) -> Path:
+    files = {"last.safetensors": b"weights", "config.json": b"{}", "eval.csv": b"step\n"}
+    here = {".lock": b"1", ".hidden.json": b"2", "video_10.mp4": b"film", "jobs/0.json": b"3"}
+    return folder(tmp_path / "mine", files | here)
 
 
-def test_a_killed_download_is_continued(server, tmp_path, monkeypatch):
-    def die_half_way(url, file, **_):
-        file.write(LARGE[:1000])
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("huggingface_hub.file_download.http_get", die_half_way)
-        with pytest.raises(KeyboardInterrupt):
-            fetch(COLLECTION, "a/big.bin", tmp_path)
-    assert "big.bin" not in names(tmp_path)
-    assert fetch(COLLECTION, "a/big.bin", tmp_path)
-    assert server.ranges == ["bytes=1000-"]
-    assert (tmp_path / "a/big.bin").read_bytes() == LARGE
-    assert names(tmp_path) == ["big.bin"]
+@pytest.fixture
+def data(tmp_path) -> Path:
+    episodes = {f"train/00000{i}.h5": bytes([i]) for i in range(2)} | {"val/000000.h5": b"last"}
+    header = json.dumps({"complete": True}).encode()
+    return folder(tmp_path / "cubes", episodes | {"header.json": header, "train/.5.h5": b"torn"})
 
 
-def test_damage_on_the_way_is_noticed_and_leaves_nothing(server, tmp_path):
-    server.damage = True
-    with pytest.raises(UserError, match=r"a/big\.bin was damaged on its way; run"):
-        fetch(COLLECTION, "a/big.bin", tmp_path)
-    assert names(tmp_path) == []
-    server.damage = False
-    assert fetch(COLLECTION, "a/big.bin", tmp_path)
+def test_agents_and_tables_go_to_a_repository_for_models(sent, agent, tmp_path, capsys):
+    tables = folder(tmp_path / "laptop", {"runs.csv": b"a\n", "main.md": b"# Main\n"})
+    hub.main(["someone/agents", str(agent), str(tables)])
+    assert sent == {
+        "model someone/agents/mine/last.safetensors": b"weights",
+        "model someone/agents/mine/config.json": b"{}",
+        "model someone/agents/mine/eval.csv": b"step\n",
+        "model someone/agents/laptop/runs.csv": b"a\n",
+        "model someone/agents/laptop/main.md": b"# Main\n",
+    }
+    assert capsys.readouterr().out.splitlines()[-1].endswith("/someone/agents")
 
 
-@pytest.mark.parametrize("content", [b"mine", LARGE[::-1]])
-def test_a_file_in_the_way_is_left_alone(server, tmp_path, content):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/big.bin").write_bytes(content)
-    with pytest.raises(UserError, match=r"big\.bin is not the published file; move it away"):
-        fetch(COLLECTION, "a/big.bin", tmp_path)
-    assert (tmp_path / "a/big.bin").read_bytes() == content
-    assert server.ranges == []
+def test_datasets_go_to_a_repository_of_their_own_kind(sent, data):
+    hub.upload("someone/data", [data])
+    names = ["header.json", "train/000000.h5", "train/000001.h5", "val/000000.h5"]
+    assert sorted(sent) == [f"dataset someone/data/cubes/{name}" for name in names]
 
 
-def test_a_full_disk_is_said_before_the_download(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(UserError, match=r"0\.0 GB free .* make room"):
-        fetch(COLLECTION, "a/big.bin", tmp_path)
+def test_mistakes_are_explained(sent, agent, data, tmp_path):
+    with pytest.raises(UserError, match="datasets have a repository of their own"):
+        hub.upload("someone/all", [agent, data])
+    with pytest.raises(UserError, match="is no agent, dataset or folder of tables; give one with"):
+        hub.upload("someone/all", [tmp_path])
+    (data / "header.json").write_text(json.dumps({"complete": False}))
+    with pytest.raises(UserError, match=r"cubes is not complete; run the command again"):
+        hub.upload("someone/all", [data])
+    assert sent == {}
 
 
-def test_a_file_that_the_hub_has_not(server, tmp_path):
-    with pytest.raises(UserError, match="does not exist on the hub"):
-        fetch(COLLECTION, "b", tmp_path)
+def test_strangers_are_told_to_log_in(agent, monkeypatch):
+    def refuse(*_, **__):
+        raise HfHubHTTPError("no", response=httpx.Response(401, request=httpx.Request("GET", "a:")))
 
-
-def test_without_a_network_there_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(SystemExit) as end:
-        hub.main(COLLECTION, ["big", "--folder", str(tmp_path)])
-    message = capsys.readouterr().err
-    assert end.value.code == 2
-    assert message.startswith("error: cannot fetch http://127.0.0.1:9/someone/things/resolve/main")
-    assert message.count("\n") == 1 and "the same command continues" in message
-    assert names(tmp_path) == []
-
-
-def test_names():
-    assert COLLECTION.files(["big"]) == ["a/big.bin"]
-    with pytest.raises(UserError, match="no thing is called bg; known: big, both, gone, all"):
-        COLLECTION.files(["big", "bg"])
-    assert len(ENCODERS.files(["all"])) == 12
-    assert ENCODERS.files(["dlp-push-tetris-v0"]) == [
-        "dlp-push-tetris-v0/hparams.json",
-        "dlp-push-tetris-v0/best.pth",
-    ]
-    assert DATASETS.files(["stack-cube", "all"]) == DATASETS.files(["all"])
-    assert len(DATASETS.files(["all"])) == 4
-
-
-def test_datasets_come_from_their_own_kind_of_repository(server, tmp_path):
-    assert fetch(DATASETS, "ppp-cube-noisy-v0-mv.npz", tmp_path)
-    assert (tmp_path / "ppp-cube-noisy-v0-mv.npz").read_bytes() == LARGE
+    monkeypatch.setattr(HfApi, "create_repo", refuse)
+    with pytest.raises(UserError, match=r"does not let you upload to someone/agents; .*HF_TOKEN"):
+        hub.upload("someone/agents", [agent])

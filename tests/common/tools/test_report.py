@@ -1,13 +1,15 @@
-"""The page: everything in it, nothing outside; pictures and videos load in a browser."""
+"""The page: everything in it, nothing outside; the same as text."""
 
 import base64
 import html.parser
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -70,6 +72,19 @@ def decode(source: str, kind: str) -> bytes:
     return base64.b64decode(content, validate=True)
 
 
+def metrics_of(evaluation: Path) -> dict[str, Any]:
+    return json.loads((evaluation / "metrics.json").read_text())
+
+
+def change(evaluation: Path, age: float = 0, **changes: Any) -> Path:
+    """Write other metrics into an evaluation, which is `age` seconds old then."""
+    file = evaluation / "metrics.json"
+    file.write_text(json.dumps(metrics_of(evaluation) | changes))
+    moment = file.stat().st_mtime - age
+    os.utime(file, (moment, moment))
+    return evaluation
+
+
 @pytest.fixture(scope="module")
 def output(tmp_path_factory) -> Path:
     """A run with a film of its training and an evaluation with film and strip."""
@@ -122,9 +137,8 @@ def test_settings_results_and_episodes_are_there(page):
 
 def test_text_is_escaped(output, tmp_path):
     evaluation = shutil.copytree(next((output / "eval").iterdir()), tmp_path / "a&b")
-    metrics = json.loads((evaluation / "metrics.json").read_text())
-    metrics["provenance"]["device_name"] = "<script>alert(1)</script>"
-    (evaluation / "metrics.json").write_text(json.dumps(metrics))
+    provenance = metrics_of(evaluation)["provenance"] | {"device_name": "<script>alert(1)</script>"}
+    change(evaluation, provenance=provenance)
     report.main([str(evaluation)])
     text = (evaluation / "report.html").read_text()
     assert "<script>" not in text and "&lt;script&gt;" in text and "a&amp;b" in text
@@ -132,9 +146,7 @@ def test_text_is_escaped(output, tmp_path):
 
 def test_an_evaluation_with_tasks_and_without_film(tmp_path):
     folder = add_evaluation(tmp_path, CELL, 0, [1, 0])
-    metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["tasks"] = {"3": metrics["summary"]}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    change(folder, tasks={"3": metrics_of(folder)["summary"]})
     text = report.make_report([folder])
     assert "<h3>Task 3</h3>" in text and "<video" not in text
 
@@ -164,3 +176,83 @@ def test_pictures_and_videos_load_in_a_browser(page, tmp_path):
     widths = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
     assert widths["videos"] == [48, 48]
     assert len(widths["images"]) == 4 and all(widths["images"])
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return tmp_path / "train" / f"{CELL.replace('/', '_')}_0"
+
+
+def add(root: Path, variant: str, name: str, age: float = 0, **more: Any) -> Path:
+    overrides = [f"eval_variant_name={variant or chr(39) * 2}"]
+    folder = add_evaluation(root, CELL, 0, [1, 0], name=name, overrides=overrides, **more)
+    return change(folder, age)
+
+
+def test_the_newest_evaluation_of_each_variant_counts(run, tmp_path):
+    newest = add(tmp_path, "subgoals", "c", age=10)
+    add(tmp_path, "subgoals", "a", age=30)
+    add(tmp_path, "subgoals", "d", age=20)
+    plain = add(tmp_path, "", "b", age=40)
+    found = {variant: folder for variant, (folder, _) in report.evaluations(run).items()}
+    assert found == {"as trained": plain, "subgoals": newest}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "counts"),
+    [("last.safetensors", True), ("best.safetensors", False), ("../other/last.safetensors", False)],
+)
+def test_evaluations_of_this_checkpoint_count(run, tmp_path, monkeypatch, checkpoint, counts):
+    run.mkdir(parents=True)
+    monkeypatch.chdir(run)
+    change(add(tmp_path, "subgoals", "a"), checkpoint=checkpoint)  # relative
+    assert bool(report.evaluations(run)) == counts
+
+
+def test_a_line_has_updates_episodes_and_figures_with_intervals(run, tmp_path, capsys):
+    """Of metrics that all evaluations have; then there are the files that exist."""
+    figure = {"mean": 0.5, "low": 0.36, "high": 0.64}
+    summaries = {
+        "subgoals": {"episode_reward": figure, "success_frac": figure, "success": figure},
+        "no-subgoals": {"success": figure | {"mean": 0.3}, "success_frac": figure},
+    }
+    for age, (variant, summary) in zip((2, 1), summaries.items(), strict=True):
+        folder = add(tmp_path, variant, variant, updates=700)
+        change(folder, age, summary=summary, episodes=50)
+    made = [run / "curves.png", folder / "video.mp4"]
+    run.mkdir(parents=True)
+    for path in made:
+        path.touch()
+    report.main([str(run), "--text"])
+    heading, *lines, empty, a, b, c, d = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["updates", "episodes", "success", "success_frac"]
+    figures = "0.50 [0.36, 0.64]"
+    assert [" ".join(line.split()) for line in lines] == [
+        f"subgoals 700 50 {figures} {figures}",
+        f"no-subgoals 700 50 0.30 [0.36, 0.64] {figures}",
+    ]
+    assert len({len(line) for line in (heading, *lines)}) == 1
+    files = ["train/" + run.name + "/curves.png", "eval/subgoals/episodes.csv"]
+    files += ["eval/no-subgoals/video.mp4", "eval/no-subgoals/episodes.csv"]
+    assert [empty, a, b, c, d] == ["", *(f"{tmp_path}/{file}" for file in files)]
+
+
+def test_the_newest_picture_of_the_encoder_is_listed_once(run, tmp_path, capsys):
+    pictures = tmp_path / "encoder" / "pictures"
+    pictures.mkdir(parents=True)
+    for epoch in (1, 2):
+        (pictures / f"epoch_000{epoch}.png").touch()
+    for variant in ("subgoals", "no-subgoals"):
+        folder = add(tmp_path, variant, variant)
+        settings = metrics_of(folder)["settings"]
+        change(folder, settings=settings | {"rep_model_checkpoint": str(tmp_path / "encoder")})
+    report.main([str(run), "--text"])
+    listed = [line for line in capsys.readouterr().out.splitlines() if "pictures" in line]
+    assert listed == [str(pictures / "epoch_0002.png")]
+
+
+def test_text_explains_that_there_is_no_evaluation(run, capsys):
+    with pytest.raises(SystemExit) as ending:
+        report.main([str(run), "--text"])
+    assert ending.value.code == 2
+    assert f"make one with evaluate.py eval_checkpoint={run}" in capsys.readouterr().err

@@ -226,7 +226,7 @@ def test_processes_that_see_different_folders_are_refused(tiny_config, tmp_path,
 
     def elsewhere(patch, rank: int) -> None:
         if rank:
-            patch.setattr("common.runs.folders.run_path", lambda *_: tmp_path / "elsewhere")
+            patch.setattr("common.training.loop.run_path", lambda *_: tmp_path / "elsewhere")
 
     assert together(config, elsewhere) == [2, 2]
     assert "do not see the same" in capfd.readouterr().err

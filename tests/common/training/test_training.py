@@ -23,8 +23,8 @@ from common.evaluation import evaluate as evaluation_run
 from common.evaluation.evaluate import EvaluationStopped, evaluate
 from common.foundation.errors import UserError
 from common.runs import checkpoint
-from common.runs import setup as agent_files
-from common.runs.metrics import MetricsLog
+from common.runs.agents import load_agent
+from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from common.training import offline as trainer
 from datasets.store import episode_path
@@ -122,7 +122,7 @@ def test_a_crash_in_any_update_leaves_no_trace(update, tiny_config, reference):
 
 POINTS = {
     "before the row is written": (MetricsLog, "write", 3, False),
-    "after the row is written": (trainer.Tracker, "log", 2, False),
+    "after the row is written": (Tracker, "log", 2, False),
     "before an evaluation": (evaluation_run, "evaluate", 2, False),
     "after an evaluation, before its row": (evaluation_run, "evaluate", 2, True),
     "after the best checkpoint": (trainer, "save_checkpoint", 2, True),
@@ -188,7 +188,7 @@ def test_a_signal_breaks_off_an_evaluation_which_is_then_done_again(
             train.run(config)
     assert checkpoint.load(folder / "last.safetensors")[1]["step"] == step
     # Once more a crash, after that evaluation's row reached the disk.
-    interrupt(config, lambda patch: fail_at(patch, trainer.Tracker, "log", 1))
+    interrupt(config, lambda patch: fail_at(patch, Tracker, "log", 1))
     assert steps_logged(folder, "eval")[-1] == step
     train.run(config)
     assert_same_run(folder, reference(*overrides))
@@ -486,7 +486,7 @@ def test_best_survives_a_restart(tiny_config, monkeypatch):
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_is_all_that_evaluation_needs(name, reference):
     path = reference(*RHYTHM) / f"{name}.safetensors"
-    setup, config, step = agent_files.load_agent(path, torch.device("cpu"))
+    setup, config, step = load_agent(path, torch.device("cpu"))
     assert step == checkpoint.load(path)[1]["step"]
     assert (config.agent, setup.world.num_cubes) == ("sgiql", 1)
     assert (setup.normaliser.var != 1).any()
