@@ -243,10 +243,14 @@ class GoalWorld(World):
     reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
 
-    num_entities: int  # the agent's row included
+    entity_names: tuple[str, ...]  # the agent's first
     entity_dim: int
     max_identities: int  # distinct identities of entities, the agent's included
-    entity_names: tuple[str, ...]
+
+    @property
+    def num_entities(self) -> int:
+        """Number of entities, the agent included."""
+        return len(self.entity_names)
 
     @abstractmethod
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:

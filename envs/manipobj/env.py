@@ -1,14 +1,13 @@
 """The cube environment `manipobj-v0`: OGBench's, with heavier cubes and its own episodes.
 
-A UR5e arm with a Robotiq gripper moves one to six cubes on a table (20 actions a second). Robot,
-control, physics and observation vector are OGBench's `CubeEnv`; density of the cubes, start, goal,
-success, reward and cameras follow the HECRL benchmark (`envs/manipobj/rules.py`, and by mode
+Robot, control, physics and observation vector are OGBench's `CubeEnv`; density of the cubes, start,
+goal, success, reward and cameras follow the HECRL benchmark (`envs/manipobj/rules.py`, and by mode
 `envs/manipobj/modes.py`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from envs.manipobj import modes, rules
 from envs.rendering import without_backend
@@ -17,9 +16,6 @@ from envs.tabletop.simulation import Tabletop
 
 with without_backend():
     from ogbench.manipspace.envs.cube_env import CubeEnv
-
-if TYPE_CHECKING:
-    from envs.manipobj.world import ManipObjSettings
 
 CAMERAS = {  # position in the world, and the camera's x and y axes
     "side_pixels": ((0.414, -0.753, 0.639), (1, 0, 0, -0.001, 0.628, 0.778)),
@@ -32,7 +28,7 @@ class ManipObjEnv(Tabletop, CubeEnv):
 
     env_type = "single"
 
-    def __init__(self, settings: ManipObjSettings, **kwargs: Any) -> None:
+    def __init__(self, settings: modes.ManipObjSettings, **kwargs: Any) -> None:
         self.law = modes.make_mode(settings)
         super().__init__(settings, self.law.side_camera, **kwargs)
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from common.foundation.errors import UserError
+from common.settings.schema import setting
 from envs.manipobj import rules
+from envs.rendering import QUALITIES
 from envs.tabletop import table
-
-if TYPE_CHECKING:
-    from envs.manipobj.world import ManipObjSettings
 
 STACK_CAMERA = "side_pixels_stack"  # farther back and lower than `side_pixels`
 SLOT_DISTANCE = 0.02  # metres from its slot, beyond which a cube of a stack has to be moved
@@ -255,6 +254,25 @@ TARGETS: dict[str, type[Collection]] = {
     "data_collection_stack": BuildStacks,
 }
 MODES: dict[str, type[Mode]] = {**GOALS, **TARGETS}
+
+
+@dataclass(frozen=True)
+class ManipObjSettings:
+    """Section `env_kwargs.manipobj`."""
+
+    mode: str = setting(choices=tuple(MODES))
+    reward_mode: str = setting(choices=rules.REWARD_MODES)
+    num_cubes: int = setting(low=0, high=rules.MAX_CUBES)  # 0: not chosen yet
+    num_colors: int = setting(low=1, high=len(table.PALETTE))
+    p_push: float = setting(low=0.0, high=1.0)
+    p_stack: float | None = setting(low=0.0, high=1.0)
+    random_colors: bool = setting()
+    reward_scale: float = setting()
+    visualize_info: bool = setting()
+    terminate_at_goal: bool = setting()
+    width: int = setting(low=1)
+    height: int = setting(low=1)
+    render_quality: str = setting(choices=tuple(QUALITIES), identity=False)  # the data's, if images
 
 
 def make_mode(settings: ManipObjSettings) -> Mode:

@@ -60,10 +60,8 @@ def reward(
 ) -> Array:
     """Return the reward (...) for cubes at `distance` (..., N) metres from their targets.
 
-    A cube within `success_distance`, inclusive, is placed.
-
-    sparse: 0 if all cubes are placed, else -1; step: minus the fraction of cubes not placed;
-    dense: minus the mean distance times `scale`.
+    Placed is within `success_distance`, inclusive. sparse: 0 if all cubes are placed, else -1;
+    step: minus the fraction not placed; dense: minus the mean distance times `scale`.
     """
     if mode == "dense":
         return -scale * distance.mean(-1)

@@ -16,13 +16,8 @@ from common.settings.schema import setting
 from envs.base import ActionSpec, GoalWorld
 from envs.ogbench.tasks import TABLES, TASKS
 from envs.scene.world import DRAWER_TO_ENTITY, FIXED, WINDOW_TO_ENTITY
-from envs.tabletop.table import (
-    CUBE_JOINTS,
-    ROBOT_JOINTS,
-    SUCCESS_DISTANCE,
-    distances,
-    qpos_layout,
-)
+from envs.tabletop import table
+from envs.tabletop.table import CUBE_JOINTS, ROBOT_JOINTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,11 +70,9 @@ class OGBenchWorld(GoalWorld):
         objects = CUBE_DIM * cubes + BUTTON_DIM * buttons + SLIDE_DIM * slides
         self.state_dim = AGENT_DIM + objects
         self.entity_dim = AGENT_DIM
-        names = (*(f"cube_{i}" for i in range(cubes)), *(f"button_{i}" for i in range(buttons)))
-        self.entity_names = ("agent", *names, *("drawer", "window")[:slides])
-        self.num_entities = len(self.entity_names)
+        self.entity_names = table.entity_names(cubes, buttons, slides)
         # An agent that knows the identities of eight cubes can act on any number of them.
-        family = [table.cubes for table in TABLES.values() if table.buttons == buttons]
+        family = [other.cubes for other in TABLES.values() if other.buttons == buttons]
         self.max_identities = self.num_entities - cubes + max(family)
         self.reward_fields = ("qpos",) * bool(cubes) + ("button_states",) * bool(buttons)
 
@@ -140,7 +133,7 @@ class OGBenchWorld(GoalWorld):
 
     def qpos_layout(self) -> dict[str, Any]:
         names = self.entity_names[1:]
-        return qpos_layout((name, CUBE_JOINTS if name.startswith("cube") else 1) for name in names)
+        return table.qpos_layout((name, CUBE_JOINTS if "cube" in name else 1) for name in names)
 
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         """Return 0 where OGBench would call `rows` a success with the goal `goals`, else -1: (B,).
@@ -150,26 +143,21 @@ class OGBenchWorld(GoalWorld):
         """
         placed = []
         if self.table.cubes:
-            now, goal = self._cube_positions(rows["qpos"]), self._cube_positions(goals["qpos"])
-            placed.append((distances(now, goal) <= SUCCESS_DISTANCE).all(1))
+            xyz = (table.cube_positions(each["qpos"], self.table.cubes) for each in (rows, goals))
+            placed.append((table.distances(*xyz) <= table.SUCCESS_DISTANCE).all(1))
         if self.table.buttons:
             placed.append((rows["button_states"] == goals["button_states"]).all(1))
         if self.table.slides:
             apart = (rows["qpos"] - goals["qpos"])[:, -self.table.slides :].abs()
-            placed.append((apart <= SUCCESS_DISTANCE).all(1))
+            placed.append((apart <= table.SUCCESS_DISTANCE).all(1))
         return functools.reduce(operator.and_, placed) * 1.0 - 1.0
-
-    def _cube_positions(self, qpos: Tensor) -> Tensor:
-        """Return xyz (B, N, 3) in metres from qpos (B, Q)."""
-        end = ROBOT_JOINTS + CUBE_JOINTS * self.table.cubes
-        return qpos[:, ROBOT_JOINTS:end].unflatten(1, (-1, CUBE_JOINTS))[..., :3]
 
     def replay(self, env: gym.Env, row: Mapping[str, np.ndarray]) -> np.ndarray:
         """Draw a stored `qpos`, with `button_states` where there are buttons."""
-        table = env.unwrapped
+        bare = env.unwrapped
         buttons = [row["button_states"]] if self.table.buttons else []
-        table.set_state(row["qpos"], np.zeros(table.model.nv), *buttons)
-        return table.frame()
+        bare.set_state(row["qpos"], np.zeros(bare.model.nv), *buttons)
+        return bare.frame()
 
     # Entities, of cubes and scene.
 

@@ -1,10 +1,9 @@
 """Pictures of the plane: the pixels that pymunk's pygame debug drawing would set, and only those.
 
-The reference draws on a surface of 512 x 512 pixels with pygame and keeps every 4th one. This draws
-the kept ones alone, by the same rules in whole numbers: each rectangle of a piece is a filled
-polygon whose edges are drawn over as fat segments. So neither pygame nor OpenCV is needed, and a
-picture takes a fraction of a millisecond. Only where a piece crosses the border of the picture can
-single pixels differ from pygame's, which clips lines before it rounds them.
+The reference draws 512 x 512 pixels with pygame and keeps every 4th one. This draws the kept ones
+alone, in a fraction of a millisecond, by the same rules in whole numbers: each rectangle of a piece
+is a filled polygon whose edges are drawn over as fat segments. Only where a piece crosses the
+border can single pixels differ from pygame's, which clips lines before it rounds them.
 
 Letters: K rectangles, W side of a rectangle's window in samples. A sample is a pixel of the small
 picture; coordinates are those of the large surface, and a span is (first, last), both included.

@@ -1,7 +1,7 @@
 """The environment `pushtetris-v0`: a round agent pushes Tetris pieces onto the marks of a picture.
 
 An episode has N different pieces. Success is measured in the picture: the share of a piece's goal
-pixels that show the piece. Rules, simulation and drawing are in files of their own.
+pixels that show the piece.
 
 Differs from the reference: all draws come from `np_random`, so `reset(seed=...)` reproduces an
 episode; colours go by the piece, so a shorter `object_list` works; `info` has no frames, and what

@@ -76,13 +76,12 @@ class PushTetris(GoalWorld):
             raise UserError("multiview=true is not possible: pushtetris-v0 has one view")
         super().__init__(settings, max_episode_steps=max_episode_steps)
         self.num_objects = settings.num_objects
-        self.num_entities = self.num_objects + 1
         self.max_identities = 1 + len(kinds)
         self.reward_within_episode = len(kinds) > 1  # other episodes' masks may be of other pieces
+        self.entity_names = ("agent", *(f"piece_{i}" for i in range(self.num_objects)))
         self.row_dim = rules.POSE_DIM + self.max_identities  # of the state
         self.state_dim = self.num_entities * self.row_dim
         self.entity_dim = self.row_dim + 1
-        self.entity_names = ("agent", *(f"piece_{i}" for i in range(self.num_objects)))
 
     def collect_overrides(self) -> list[str]:
         section = f"env_kwargs.{self.section}"

@@ -1,9 +1,8 @@
 """The environment behind the task `visual-scene-v0`: OGBench's scene with other tasks and rules.
 
-A UR5e arm with a Robotiq gripper moves a cube (or two), presses two buttons, and opens and closes a
-drawer and a window that the buttons lock (20 actions a second). Robot, control, physics and
-observation vector are OGBench's `SceneEnv`; tasks, success, reward, cameras and the arm's starts
-follow the HECRL benchmark (`envs/scene/rules.py`).
+The arm moves a cube (or two), presses two buttons, and opens and closes a drawer and a window that
+the buttons lock. Robot, control, physics and observation vector are OGBench's `SceneEnv`; tasks,
+success, reward, cameras and the arm's starts follow the HECRL benchmark (`envs/scene/rules.py`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from common.settings.schema import setting
 from envs.rendering import QUALITIES
 from envs.scene import rules
 from envs.tabletop.statistics import of_cubes, of_robot
-from envs.tabletop.table import AGENT_DIM, CENTER, CUBE_DIM, XYZ_SCALE
+from envs.tabletop.table import AGENT_DIM, CENTER, CUBE_DIM, XYZ_SCALE, entity_names
 from envs.tabletop.world import TabletopWorld
 
 if TYPE_CHECKING:
@@ -69,10 +69,7 @@ class Scene(TabletopWorld):
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
         self.state_dim = AGENT_DIM + CUBE_DIM * self.num_cubes + 2 * rules.BUTTONS + 2
         self.entity_dim = ENTITY_DIM
-        cubes, buttons = range(self.num_cubes), range(rules.BUTTONS)
-        names = (*(f"cube_{i}" for i in cubes), *(f"button_{i}" for i in buttons))
-        self.entity_names = ("agent", *names, "drawer", "window")
-        self.num_entities = len(self.entity_names)
+        self.entity_names = entity_names(self.num_cubes, rules.BUTTONS, slides=2)
         self.max_identities = self.num_entities - self.num_cubes + rules.MAX_CUBES
         self._layout = rules.qpos_layout(self.num_cubes)
 

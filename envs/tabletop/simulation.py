@@ -1,4 +1,4 @@
-"""The robot's table as OGBench simulates it, shared by all worlds with arm and cubes."""
+"""The robot's table as OGBench simulates it: UR5e arm, Robotiq gripper, 20 actions a second."""
 
 from __future__ import annotations
 

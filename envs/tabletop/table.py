@@ -57,6 +57,18 @@ def cube_columns(num_cubes: int) -> list[tuple[str, int]]:
     return [(f"cube_{i}_{part}", size) for i in range(num_cubes) for part, size in parts]
 
 
+def entity_names(cubes: int, buttons: int = 0, slides: int = 0) -> tuple[str, ...]:
+    """Return the names of the arm and of all objects, in the order of entities."""
+    objects = (*(f"cube_{i}" for i in range(cubes)), *(f"button_{i}" for i in range(buttons)))
+    return ("agent", *objects, *("drawer", "window")[:slides])
+
+
+def cube_positions(qpos: Array, num_cubes: int) -> Array:
+    """Return xyz (..., N, 3) in metres from qpos (..., Q), in which the cubes come first."""
+    poses = qpos[..., ROBOT_JOINTS : ROBOT_JOINTS + CUBE_JOINTS * num_cubes]
+    return poses.reshape(*qpos.shape[:-1], num_cubes, CUBE_JOINTS)[..., :3]
+
+
 def top_cubes(positions: np.ndarray) -> list[int]:
     """Return the cubes of positions (N, 3) that carry no other cube."""
     offsets = positions[:, None] - positions[None]  # [j, i]: j seen from i

@@ -70,17 +70,23 @@ def test_colours_are_distinct_or_in_order(name):
     np.testing.assert_allclose(np.bincount(drawn[:, 0]) / 300, 1 / 6, atol=0.07)
 
 
-@pytest.mark.parametrize("name", ["task_stack", "task_stack_all"])
-def test_goals_stand_still_and_starts_lie_on_the_table(name):
-    env = make_world(mode=name, num_cubes=4).make().unwrapped
-    for seed in range(4):
+@pytest.mark.parametrize(
+    ("name", "cubes", "settled"),
+    [("task", 6, 2e-4), ("task_stack", 4, 2e-3), ("task_stack_all", 4, 2e-3)],
+)
+def test_goals_stand_still_and_starts_lie_on_the_table(name, cubes, settled):
+    env = make_world(mode=name, num_cubes=cubes).make().unwrapped
+    for seed in range(6):
         _, info = env.reset(seed=seed)
-        settled = info["state_goal"][6:].reshape(4, 5)[:, :3] / 10 + [0.425, 0, 0]
         targets = env.data.mocap_pos[env._mocap_ids]
-        assert np.linalg.norm(settled - targets, axis=1).max() < 2e-3
-        starts = np.array([info[f"privileged/block_{i}_pos"] for i in range(4)])
-        np.testing.assert_allclose(starts[:, 2], 0.02)
-        assert_bases_apart(starts)
+        goal = info["state_goal"][6:].reshape(cubes, 5)[:, :3] / 10 + [0.425, 0, 0]
+        assert np.linalg.norm(goal - targets, axis=1).max() < settled
+        np.testing.assert_array_equal(info["goal"], info["state_goal"])
+        assert info["goal_rendered"] is None
+        starts = np.array([info[f"privileged/block_{i}_pos"] for i in range(cubes)])
+        for positions in (starts, targets) if name == "task" else (starts,):
+            np.testing.assert_allclose(positions[:, 2], 0.02)
+            assert_bases_apart(positions)
         assert not env.step(np.zeros(5))[4]["success"]
 
 
