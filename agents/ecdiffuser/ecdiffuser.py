@@ -1,6 +1,6 @@
 """EC-Diffuser: imitation by diffusion of short windows of actions and entity sets.
 
-Qi et al. 2025; spec: ecdiffuser. One diffusion model generates the next few actions together with
+Qi et al. 2025. One diffusion model generates the next few actions together with
 the entity sets they lead through, from the state to the goal; the first action or actions of the
 window are executed, then it is generated anew. No rewards, no values, no subgoals.
 """

@@ -1,4 +1,4 @@
-"""Conditional diffusion over windows of actions and entity sets (spec: ecdiffuser 2 to 4).
+"""Conditional diffusion over windows of actions and entity sets (Qi et al. 2025).
 
 Letters: B batch, H slots of a window, N entities, D features, A action size, E embedding, T
 diffusion steps. The first slot's set is the state, the last one's the goal; the other sets and all
@@ -120,7 +120,7 @@ class WindowDiffuser(GaussianDiffusion):
         return sets, actions.unflatten(1, (self.slots, self.action_dim))
 
     def forward(self, state: Tensor, goal: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """What the network says of noisy x (B, F) between state and goal (B, N, D) at t (B,)."""
+        """Output of the network for noisy x (B, F) between state and goal (B, N, D) at t (B,)."""
         sets, actions = self.split(x)
         sets = torch.cat([state.unsqueeze(1), sets, goal.unsqueeze(1)], dim=1)
         return self.join(*self.denoiser(sets, actions, t))

@@ -1,6 +1,6 @@
 """Goal-conditioned implicit Q-learning with a deterministic DDPG+BC policy (EC-IQL on entity sets).
 
-Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy; spec: agents 2.
+Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy.
 """
 
 from dataclasses import dataclass

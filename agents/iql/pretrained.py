@@ -1,4 +1,4 @@
-"""A subgoal policy that another run trained, behind this run's normaliser (spec: agents 1, 2)."""
+"""A subgoal policy that another run trained, behind this run's normaliser."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Policy, value and critic over flat observations: MLPs on state and goal (spec: agents 3.2).
+"""Policy, value and critic over flat observations: MLPs on state and goal.
 
 Letters: K members of an ensemble, B batch, S features of an observation, A action size, H hidden
 width, F features of a state and a goal taken together.

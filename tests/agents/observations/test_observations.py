@@ -1,4 +1,4 @@
-"""What agents see: encoding and its inverse, identities of entities, normalisation."""
+"""Observations: encoding and its inverse, identities of entities, normalisation."""
 
 import itertools
 import math
