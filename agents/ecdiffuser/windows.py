@@ -43,7 +43,7 @@ class Scaling(nn.Module):
 
 
 class WindowDenoiser(SlotDenoiser):
-    """Says of every free set and action what is clean, or what is noise, in it.
+    """Predicts of every free set and action what is clean, or what is noise, in it.
 
     One more token per slot, of its action; each slot's blocks are modulated by its noisy action and
     the diffusion time. Equivariant: reordering the entities (of a view) of one slot reorders what
@@ -84,8 +84,8 @@ class WindowDiffuser(GaussianDiffusion):
     """Gaussian diffusion of windows between a state set and a goal set.
 
     Args:
-        size: widths of the network. slots: H. steps: T. predicts_noise: what the network learns,
-            the noise or else the clean window. closed_gates: every block starts as the identity.
+        predicts_noise: the network learns the noise, or else the clean window.
+        closed_gates: every block starts as the identity.
     """
 
     def __init__(

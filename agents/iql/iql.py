@@ -29,11 +29,7 @@ class IQLSettings:
 
 
 class IQL(Agent):
-    """V, two critics and a policy.
-
-    Reads of its section: tau, alpha, alpha_decay_steps, expectile.
-    Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
-    """
+    """V, two critics and a policy; letters as in `Agent`."""
 
     Settings = IQLSettings
     name = "iql"

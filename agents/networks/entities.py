@@ -107,17 +107,11 @@ class EntityMixer(nn.Module):
 
     def block(self, cross: bool) -> Block:
         """One more transformer block of this network."""
-        size = self.size
-        return Block(
-            self.members,
-            size.embed_dim,
-            (size.h_dim, size.h_dim),
-            size.n_head,
-            std=size.init_std,
-            cross=cross,
-            condition_std=0.0 if self.conditioned else None,
-            dropout=size.dropout,
-        )
+        size, hidden = self.size, (self.size.h_dim, self.size.h_dim)
+        condition_std = 0.0 if self.conditioned else None
+        options = {"std": size.init_std, "cross": cross, "dropout": size.dropout}
+        shape = self.members, size.embed_dim, hidden, size.n_head
+        return Block(*shape, condition_std=condition_std, **options)
 
     def mix(self, obs: Tensor, goal: Tensor, condition: Tensor | None = None) -> Tensor:
         sets = torch.cat([entities_first(obs), entities_first(goal)], dim=1)

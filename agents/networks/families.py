@@ -81,16 +81,16 @@ class FlatNetworks:
     acting_threads = 1
 
     def policy(self) -> flat.FlatPolicy:
-        return flat.FlatPolicy(self._pair(1), self.action_dim, self.mlp.h_dim)
+        return flat.FlatPolicy(self._pair(1), self.mlp.h_dim, self.action_dim)
 
     def value(self) -> flat.FlatValue:
         return flat.FlatValue(self._pair(1), self.mlp.h_dim)
 
     def critic(self, members: int) -> flat.FlatCritic:
-        return flat.FlatCritic(members, self._pair(members), self.action_dim, self.mlp.h_dim)
+        return flat.FlatCritic(self._pair(members), self.mlp.h_dim, more=self.action_dim)
 
     def subgoal_policy(self) -> flat.FlatSubgoalPolicy:
-        return flat.FlatSubgoalPolicy(self._pair(1), self.spec.features, self.mlp.h_dim)
+        return flat.FlatSubgoalPolicy(self._pair(1), self.mlp.h_dim, self.spec.features)
 
     def diffuser(self, steps: int) -> FlatDiffuser:
         return FlatDiffuser(self.spec.features, self.eit, steps, self.spec.views)

@@ -43,4 +43,4 @@ class Sequences:
     rewards: ClassVar[bool] = False
 
     def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Windows:
-        return buffer.windows(size, generator, slots=self.slots, to_end=self.to_end)
+        return buffer.windows(size, generator, self.slots, self.to_end)

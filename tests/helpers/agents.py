@@ -6,15 +6,11 @@ from agents.base import Agent, AgentContext, Timestep
 from agents.iql.hiql import HIQL, HIQLSettings
 from agents.iql.iql import IQL, IQLSettings
 from agents.iql.sgiql import SGIQL, SGIQLSettings
-from agents.networks.entities import EITSettings
 from agents.networks.families import make_networks
 from agents.networks.flat import MLPSettings
 from agents.observations.spec import ObservationSpec
-from tests.helpers.networks import randomise
+from tests.helpers.networks import SMALL, randomise
 
-SIZE = EITSettings(
-    embed_dim=16, h_dim=24, n_head=4, init_std=0.02, dropout=0.0, n_diffuser_layers=2
-)
 MLP = MLPSettings(h_dim=16, conv_channels=(4,))
 SETS = ObservationSpec("entities", (3, 7))
 PARTICLES = ObservationSpec("entities", (4, 7), views=2, explicit=3)
@@ -49,7 +45,7 @@ CPU = torch.device("cpu")
 
 
 def context(spec: ObservationSpec, device: torch.device = CPU) -> AgentContext:
-    networks = make_networks(spec, 2, SIZE, MLP)
+    networks = make_networks(spec, 2, SMALL, MLP)
     return AgentContext(spec, 2, networks, 0.9, 1e-3, 100, 20.0, device)
 
 
