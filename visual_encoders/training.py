@@ -18,9 +18,9 @@ from common.runs import checkpoint as files
 from common.settings.config import Config
 from common.training.loop import Loop, Rhythm, Source, Sums, add
 from common.training.team import Team
-from visual_encoders.base import EncoderModel
+from visual_encoders.base import EncoderModel, to_float
 from visual_encoders.checkpoints import save_folder
-from visual_encoders.images import Batches, ValidationBatches, read_ahead, to_float
+from visual_encoders.images import Batches, ValidationBatches, read_ahead
 
 BETAS = (0.9, 0.999)  # of Adam
 TRAINING, VALIDATION = 0, 1  # streams of random numbers

@@ -18,8 +18,7 @@ from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
 from envs.base import World
 
-CHUNK = 1 << 16  # rows: what is computed of a column at a time, to need no second one
-
+CHUNK = 1 << 16  # rows of a column that are computed at a time, to need no second one
 RESERVED = 4 << 30  # bytes of a GPU that are left to networks and activations
 
 
@@ -93,7 +92,7 @@ def _choose_place(
     config: Config,
     device: torch.device,
 ) -> torch.device:
-    """Where a buffer's tensors go by `data_device`: `device`, or main memory.
+    """Choose by `data_device` where a buffer's tensors go: `device`, or main memory.
 
     Raises `UserError` if they are more than main memory or the chosen place can take: training that
     swaps would not end in years, or the system would kill it hours later.

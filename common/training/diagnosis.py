@@ -1,4 +1,4 @@
-"""What looks wrong about learning, told while it goes on: what was seen and what to look at."""
+"""Signs of trouble in learning, told while it goes on, with what to look at."""
 
 import math
 from collections.abc import Mapping

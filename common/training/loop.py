@@ -36,7 +36,7 @@ def add(sums: Sums, metrics: Mapping[str, Tensor]) -> None:
 
 
 class Source:
-    """Where the data of updates come from; here a fixed dataset, which has all from the start."""
+    """Origin of the data of updates; here a fixed dataset, which has all from the start."""
 
     def provide(self, step: int) -> None:
         """Make sure that the data of update `step`, counted from 1, exist.
@@ -96,15 +96,13 @@ class Loop(ABC):
                 f"the processes do not see the same {self.last}; output_dir must lie where all do"
             )
         if team.is_main:
-            self.train_log = self._open_log("train", self.step)
-            self.eval_log = self._open_log(self.evaluation_log, self.evaluated)
-            self.time_log = MetricsLog(folder / "timing.csv", self.step or None)
+            rows = {"train": self.step, self.evaluation_log: self.evaluated, "timing": self.step}
+            self.logs = {  # with their rows up to those of the checkpoint
+                name: MetricsLog(folder / f"{name}.csv", step or None, self.logged.get(name))
+                for name, step in rows.items()
+            }
             self.tracker = Tracker(config, folder, config.raw)
             self.watch = Watch(folder)
-
-    def _open_log(self, name: str, step: int) -> MetricsLog:
-        """The metrics file `name` with its rows up to `step`, those of the checkpoint."""
-        return MetricsLog(self.folder / f"{name}.csv", step or None, self.logged.get(name))
 
     @property
     def last(self) -> Path:
@@ -112,7 +110,7 @@ class Loop(ABC):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """True if nothing is left to do."""
         return self.step >= self.rhythm.steps and not self._evaluation_due
 
     def run(self) -> int | None:
@@ -165,9 +163,9 @@ class Loop(ABC):
         if not self.team.is_main:
             return {}
         self.watch.report(self.step, self._problems(figures))
-        self.train_log.write(self.step, figures)
+        self.logs["train"].write(self.step, figures)
         speed = self.size * updates / seconds
-        self.time_log.write(self.step, {"seconds": seconds, self.speed: speed})
+        self.logs["timing"].write(self.step, {"seconds": seconds, self.speed: speed})
         self.tracker.log(self.step, figures | {f"time/{self.speed}": speed})
         return {label: f"{figures[name]:.3g}" for label, name in self.shown.items()}
 
@@ -201,9 +199,9 @@ class Loop(ABC):
         figures = self._evaluate(lambda: bool(received))
         if figures is not None:
             self.evaluated = self.step
-            self.eval_log.write(self.step, figures)
-            prefix = self.evaluation_log
-            self.tracker.log(self.step, {f"{prefix}/{k}": v for k, v in figures.items()})
+            kind = self.evaluation_log
+            self.logs[kind].write(self.step, figures)
+            self.tracker.log(self.step, {f"{kind}/{k}": v for k, v in figures.items()})
             self._keep(figures)
         self.evaluated = self.team.largest(self.evaluated)
         if self.saves_evaluated and not self._evaluation_due:
@@ -223,8 +221,8 @@ class Loop(ABC):
         """Write a checkpoint, never one of a broken network."""
         sums = self._finite_sums()
         if self.team.is_main and self.saves:
-            logs = {"train": self.train_log, self.evaluation_log: self.eval_log}
-            self.logged = {name: log.checksum for name, log in logs.items()}
+            names = ("train", self.evaluation_log)
+            self.logged = {name: self.logs[name].checksum for name in names}
             self._write(path, sums)
 
     # --- what is trained ---------------------------------------------------------------------
@@ -242,7 +240,7 @@ class Loop(ABC):
 
     @abstractmethod
     def _make_updates(self) -> Any:
-        """What computes the updates and adds to `totals`: an object like `updates.Updates`."""
+        """Open what computes the updates and adds to `totals`: see `common.training.updates`."""
 
     @abstractmethod
     def _figures(self, sums: Sums, count: int) -> dict[str, float]:

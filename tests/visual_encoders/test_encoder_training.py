@@ -191,7 +191,7 @@ class Squares:
 
 
 def test_an_encoder_learns_its_images(overrides, monkeypatch):
-    monkeypatch.setattr("visual_encoders.images.open_frames", lambda *_, **__: [Squares()] * 2)
+    monkeypatch.setattr("visual_encoders.train.open_frames", lambda *_, **__: [Squares()] * 2)
     config = compose(
         [*overrides, "encoder.updates_per_epoch=30", "encoder.lr=0.003", "encoder.vqvae.epochs=1"]
     )
@@ -310,7 +310,7 @@ def test_a_killed_process_is_continued_to_the_same_bits(overrides, reference):
 
 
 def test_dlp_goes_on_through_its_phases_as_it_would_have(tmp_path, monkeypatch):
-    monkeypatch.setattr("visual_encoders.images.open_frames", lambda *_, **__: [Noise()] * 2)
+    monkeypatch.setattr("visual_encoders.train.open_frames", lambda *_, **__: [Noise()] * 2)
     whole, broken = (
         compose([*SETTINGS, *DLP, f"output_dir={tmp_path / name}"]) for name in ("a", "b")
     )
