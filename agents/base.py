@@ -94,9 +94,9 @@ class Agent(ABC):
 
     Attributes:
         Settings: dataclass of its section in `config.yaml`, whose name is `name`.
-        losses: methods that compute its losses; these are compiled, captured and rounded.
-        judges: learners of `update_critics`, if an update has two halves; the other,
-            `update_policies`, reads what these learned and nothing reads what that one does.
+        losses: methods that compute its losses, and may be compiled.
+        judges: learners of `update_critics`, if an update has two halves; the other half,
+            `update_policies`, reads what these learned, and they nothing of it.
         learning_only: parts of `state_dict` that acting does not read.
         shown: metrics beside the progress bar, by their label there.
         value_range: smallest and largest value that there can be; None if it estimates none.
@@ -162,7 +162,7 @@ class Agent(ABC):
         """Actions of R environments: (R, A) in [-1, 1], and their memories (R,)."""
 
     def pursued(self, memory: Tree, goal: Tensor | None) -> Tensor | None:
-        """What an episode with this memory and goal pursues now: (*shape); here the goal."""
+        """Aim of an episode with this memory and goal just now: (*shape); here the goal."""
         return goal
 
     # --- files -------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """EC-Diffuser: imitation by diffusion of short windows of actions and entity sets.
 
-Qi et al. 2025; spec: ecdiffuser. One diffusion model generates the next few actions together with
+Qi et al. 2025. One diffusion model generates the next few actions together with
 the entity sets they lead through, from the state to the goal; the first action or actions of the
 window are executed, then it is generated anew. No rewards, no values, no subgoals.
 """
@@ -55,9 +55,7 @@ class ECDiffuserSettings:
 class ECDiffuser(Agent):
     """A diffuser of windows, and the average of its weights, which acts.
 
-    Reads all of its section.
-    Letters: B batch, R environments, H slots, N entities, D features, A action size, F free numbers
-    of a window (`agents.ecdiffuser.windows`), T diffusion steps.
+    Letters as in `agents.ecdiffuser.windows`, and R environments.
     """
 
     Settings = ECDiffuserSettings
@@ -90,27 +88,24 @@ class ECDiffuser(Agent):
         s, context = self.settings, self.context
         if context.spec.kind != "entities":
             raise UserError(ONLY_SETS)
-        size = {
-            "embed_dim": s.embed_dim,
-            "h_dim": s.h_dim,
-            "n_head": s.n_head,
-            "n_diffuser_layers": s.n_layers,
-            "dropout": s.dropout,
-        }
+        size = {name: getattr(s, name) for name in ("embed_dim", "h_dim", "n_head", "dropout")}
+        size["n_diffuser_layers"] = s.n_layers
         given = {name: value for name, value in size.items() if value is not None}
         eit = replace(context.networks.eit, **given)
         misfit = eit.misfit("ecdiffuser")
         if misfit:
             raise UserError(misfit)
-        return WindowDiffuser(
-            context.spec,
-            context.action_dim,
-            eit,
-            s.horizon,
-            s.n_diffusion_steps,
-            predicts_noise=s.predict == "epsilon",
-            closed_gates=s.adaln_zero,
-        )
+        choices = {"predicts_noise": s.predict == "epsilon", "closed_gates": s.adaln_zero}
+        shape = context.spec, context.action_dim, eit, s.horizon, s.n_diffusion_steps
+        return WindowDiffuser(*shape, **choices)
+
+    def _make_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights of free sets (H-2, 1, 1) and of actions (H, 1) in the loss."""
+        s = self.settings
+        discount = s.loss_discount ** torch.arange(s.horizon, device=self.context.device)
+        discount = discount / discount.mean()
+        actions = torch.cat([torch.full_like(discount[:1], s.action_weight), discount[1:]])
+        return discount[1:-1, None, None], actions[:, None]
 
     # --- losses ------------------------------------------------------------------------------
 
@@ -138,21 +133,13 @@ class ECDiffuser(Agent):
             "diffuser/states": set_error.mean(),
         }
 
-    def _make_weights(self) -> tuple[Tensor, Tensor]:
-        """Of free sets (H-2, 1, 1) and of actions (H, 1)."""
-        s = self.settings
-        discount = s.loss_discount ** torch.arange(s.horizon, device=self.context.device)
-        discount = discount / discount.mean()
-        actions = torch.cat([torch.full_like(discount[:1], s.action_weight), discount[1:]])
-        return discount[1:-1, None, None], actions[:, None]
-
     # --- learning ----------------------------------------------------------------------------
 
     def prepare(self, buffer: Buffer) -> None:
         """Take the scalings from the data, unless they came with the weights.
 
-        Differs from the reference: of observations that the dataset's mean and variance normalised
-        and clipped, so that outliers do not stretch the limits.
+        Of normalised and clipped observations, so that outliers do not stretch the limits
+        (docs/differences.md).
         """
         if buffer.goals.policy.random and self.settings.goal == "policy":
             raise UserError(
@@ -185,7 +172,7 @@ class ECDiffuser(Agent):
         return metrics
 
     def _share(self, done: Tensor) -> Tensor:
-        """Of the weights in their average after so many updates, both ().
+        """Share of the weights in their average after so many updates, both ().
 
         1 up to `ema_start`, then 1 - decay at every `ema_every`-th update. Without a branch, so
         that an update can be captured.

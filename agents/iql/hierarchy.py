@@ -48,7 +48,7 @@ class Hierarchy(IQL):
 
     @property
     def learns_subgoals(self) -> bool:
-        """Whether updates minimise `subgoal_loss`."""
+        """True if updates minimise `subgoal_loss`."""
         return True
 
     # --- losses ------------------------------------------------------------------------------

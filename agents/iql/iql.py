@@ -1,6 +1,6 @@
 """Goal-conditioned implicit Q-learning with a deterministic DDPG+BC policy (EC-IQL on entity sets).
 
-Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy; spec: agents 2.
+Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,7 @@ class IQLSettings:
 
 
 class IQL(Agent):
-    """V, two critics and a policy.
-
-    Reads of its section: tau, alpha, alpha_decay_steps, expectile.
-    Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
-    """
+    """V, two critics and a policy; letters as in `Agent`."""
 
     Settings = IQLSettings
     name = "iql"

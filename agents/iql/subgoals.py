@@ -52,9 +52,7 @@ def select_subgoals(
     direct: Tensor,
     radius: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Choose one subgoal per environment. A pure function.
-
-    Letters: R environments, M candidates each.
+    """Choose one subgoal for each of R environments among M candidates each.
 
     Args:
         candidates: (R, M, ...) sampled subgoals c. goal: (R, ...) the goals g.

@@ -12,22 +12,10 @@ line in `FAMILIES`. Letters: B batch, K members, A action size; observations are
 
 from dataclasses import dataclass
 
+from agents.networks import entities, flat
 from agents.networks.diffusion import FlatDiffuser, SubgoalDiffuser
-from agents.networks.entities import (
-    EITSettings,
-    EntityCritic,
-    EntityPolicy,
-    EntitySubgoalPolicy,
-    EntityValue,
-)
-from agents.networks.flat import (
-    FlatCritic,
-    FlatPolicy,
-    FlatSubgoalPolicy,
-    FlatValue,
-    MLPSettings,
-    Pair,
-)
+from agents.networks.entities import EITSettings
+from agents.networks.flat import MLPSettings, Pair
 from agents.networks.images import ImagePair
 from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
@@ -60,20 +48,20 @@ class EntityNetworks:
 
     @property
     def busy_threads(self) -> bool:
-        """Whether an update keeps two CPU threads busy, so that a second process gains nothing."""
+        """True if an update keeps two CPU threads busy: a second process then gains nothing."""
         return self.eit.embed_dim >= TWO_THREAD_WIDTH
 
-    def policy(self) -> EntityPolicy:
-        return EntityPolicy(self.spec, self.action_dim, self.eit)
+    def policy(self) -> entities.EntityPolicy:
+        return entities.EntityPolicy(self.spec, self.action_dim, self.eit)
 
-    def value(self) -> EntityValue:
-        return EntityValue(self.spec, self.eit)
+    def value(self) -> entities.EntityValue:
+        return entities.EntityValue(self.spec, self.eit)
 
-    def critic(self, members: int) -> EntityCritic:
-        return EntityCritic(members, self.spec, self.action_dim, self.eit)
+    def critic(self, members: int) -> entities.EntityCritic:
+        return entities.EntityCritic(members, self.spec, self.action_dim, self.eit)
 
-    def subgoal_policy(self) -> EntitySubgoalPolicy:
-        return EntitySubgoalPolicy(self.spec, self.eit)
+    def subgoal_policy(self) -> entities.EntitySubgoalPolicy:
+        return entities.EntitySubgoalPolicy(self.spec, self.eit)
 
     def diffuser(self, steps: int) -> SubgoalDiffuser:
         return SubgoalDiffuser(self.spec.features, self.eit, steps, self.spec.views)
@@ -92,17 +80,17 @@ class FlatNetworks:
     busy_threads = True
     acting_threads = 1
 
-    def policy(self) -> FlatPolicy:
-        return FlatPolicy(self._pair(1), self.action_dim, self.mlp.h_dim)
+    def policy(self) -> flat.FlatPolicy:
+        return flat.FlatPolicy(self._pair(1), self.mlp.h_dim, self.action_dim)
 
-    def value(self) -> FlatValue:
-        return FlatValue(self._pair(1), self.mlp.h_dim)
+    def value(self) -> flat.FlatValue:
+        return flat.FlatValue(self._pair(1), self.mlp.h_dim)
 
-    def critic(self, members: int) -> FlatCritic:
-        return FlatCritic(members, self._pair(members), self.action_dim, self.mlp.h_dim)
+    def critic(self, members: int) -> flat.FlatCritic:
+        return flat.FlatCritic(self._pair(members), self.mlp.h_dim, more=self.action_dim)
 
-    def subgoal_policy(self) -> FlatSubgoalPolicy:
-        return FlatSubgoalPolicy(self._pair(1), self.spec.features, self.mlp.h_dim)
+    def subgoal_policy(self) -> flat.FlatSubgoalPolicy:
+        return flat.FlatSubgoalPolicy(self._pair(1), self.mlp.h_dim, self.spec.features)
 
     def diffuser(self, steps: int) -> FlatDiffuser:
         return FlatDiffuser(self.spec.features, self.eit, steps, self.spec.views)
@@ -117,7 +105,7 @@ class ImageNetworks(FlatNetworks):
     acting_threads = 0  # convolutions of every frame
 
     # The reference's subgoal policy has as many outputs as an image has columns: no image either.
-    def subgoal_policy(self) -> FlatSubgoalPolicy:
+    def subgoal_policy(self) -> flat.FlatSubgoalPolicy:
         raise UserError(NO_IMAGES)
 
     def diffuser(self, steps: int) -> FlatDiffuser:

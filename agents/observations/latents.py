@@ -1,4 +1,4 @@
-"""Observations that a frozen encoder makes of images: `dlp` and `vqvae` (spec: visual_encoders 6).
+"""Observations that a frozen encoder makes of images: `dlp` and `vqvae`.
 
 Letters: B rows, V views, R rows of a dataset, *shape of an observation.
 """
@@ -20,7 +20,7 @@ from visual_encoders.frozen import KEY, EncoderChoice
 
 
 class Latents(Images):
-    """What an encoder says of each view, and nothing else. Training reads it from disk.
+    """Output of an encoder for each view, and nothing else. Training reads it from disk.
 
     Attributes:
         encoder: the frozen encoder.

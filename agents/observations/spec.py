@@ -28,5 +28,5 @@ class ObservationSpec:
 
     @property
     def ordered(self) -> bool:
-        """Whether rows of two observations of an episode belong together; not so for particles."""
+        """True if rows of two observations of an episode belong together; particles do not."""
         return self.explicit == 0

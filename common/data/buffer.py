@@ -62,11 +62,9 @@ class Buffer:
         """`size` transitions with goals, and subgoals so many steps ahead."""
         return self.gather(self.goals.transitions(self.episodes, size, generator, subgoal_steps))
 
-    def windows(
-        self, size: int, generator: torch.Generator, *, slots: int, to_end: bool
-    ) -> Windows:
+    def windows(self, size: int, generator: torch.Generator, slots: int, to_end: bool) -> Windows:
         """`size` windows of H slots each, with policy goals or, `to_end`, their episodes' ends."""
-        rows = self.goals.windows(self.episodes, size, generator, slots=slots, to_end=to_end)
+        rows = self.goals.windows(self.episodes, size, generator, slots, to_end)
         moving = rows < rows[:, -1:]  # before the goal
         action = torch.where(moving.unsqueeze(-1), self.action[rows], 0.0)
         return Windows(self.observe(rows), action, batch_size=[size])

@@ -1,4 +1,4 @@
-"""What each update draws: the random numbers of update k are a function of (seed, k).
+"""Draws of each update: the random numbers of update k are a function of (seed, k).
 
 So no generator has to be stored or passed on, and several processes can draw the same batch without
 a word.

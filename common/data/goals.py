@@ -75,13 +75,7 @@ class GoalLaw:
         return Indices(state, value_goal, policy_goal, torch.minimum(state + subgoal_steps, bound))
 
     def windows(
-        self,
-        episodes: Episodes,
-        size: int,
-        generator: torch.Generator,
-        *,
-        slots: int,
-        to_end: bool,
+        self, episodes: Episodes, size: int, generator: torch.Generator, slots: int, to_end: bool
     ) -> Tensor:
         """Rows of windows (B, H): from states as in `transitions` up to their goals, and the goals.
 
@@ -98,11 +92,7 @@ class GoalLaw:
         return torch.cat([following, goal[:, None]], dim=1)
 
     def _draw_goals(
-        self,
-        shares: GoalShares,
-        episodes: Episodes,
-        drawn: tuple[Tensor, Tensor, Tensor],
-        u: Tensor,
+        self, shares: GoalShares, episodes: Episodes, drawn: tuple[Tensor, ...], u: Tensor
     ) -> Tensor:
         """Goal rows (B,) of what `_draw_states` drew; uniform u (3, B): kind, place, episode."""
         (first, length), (episode, state, last) = episodes, drawn

@@ -1,4 +1,4 @@
-"""What an agent wants of the data: each says how a batch of it is drawn."""
+"""Laws of batches, by which agents say what they want of the data; processes can exchange them."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -10,16 +10,12 @@ from common.data.buffer import Buffer
 
 
 class Wants(Protocol):
-    """A law of batches, which other processes can be sent.
-
-    Attributes:
-        rewards: whether batches have rewards, and what they are computed from has to be read.
-    """
+    """A law of batches; without `rewards`, what they are computed from need not be read."""
 
     rewards: ClassVar[bool]
 
     def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Tree:
-        """A batch of `size` samples, a tree of tensors (size, ...)."""
+        """A batch of `size` samples."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,11 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Windows of `slots` states and actions without rewards, up to their goals.
-
-    Attributes:
-        to_end: whether goals are the ends of episodes, or else the policy's.
-    """
+    """Windows of `slots` states and actions, up to policy goals or, `to_end`, ends of episodes."""
 
     slots: int
     to_end: bool
     rewards: ClassVar[bool] = False
 
     def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Windows:
-        return buffer.windows(size, generator, slots=self.slots, to_end=self.to_end)
+        return buffer.windows(size, generator, self.slots, self.to_end)

@@ -13,7 +13,7 @@ from common.foundation.errors import UserError
 from common.runs.setup import Setup
 from common.settings.config import Config
 
-CHANGED = 0.04  # scaled units; an object whose position differs by more is moved (environments 9)
+CHANGED = 0.04  # scaled units; an object whose position differs by more is moved
 
 
 def watching(config: Config, setup: Setup) -> dict[str, Any]:

@@ -22,7 +22,7 @@ WARM_UP = 3  # updates before capturing, as torch's documentation has it
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What makes updates faster, and what is to be said about it.
+    """Choice of what makes updates faster.
 
     Attributes:
         compile: whether losses are compiled. cudagraphs: whether updates are captured.

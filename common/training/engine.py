@@ -25,7 +25,7 @@ OLDEST_GPU = (7, 0)  # compute capability that Triton needs, which compiled code
 
 
 def choose_acceleration(config: Config, device: torch.device, processes: int = 1) -> Acceleration:
-    """What `compile`, `cudagraphs`, `autocast` and `tf32` come to on this device and machine.
+    """Decide what `compile`, `cudagraphs`, `autocast` and `tf32` mean on this device and machine.
 
     `auto` is on for CUDA and off for others; it is also off, and says so, where a compiler is
     missing. Updates that several `processes` share are not captured, which nobody has tried.
@@ -57,7 +57,7 @@ def choose_acceleration(config: Config, device: torch.device, processes: int = 1
 
 
 def _on_cuda(key: str, value: bool | str, device: torch.device) -> bool:
-    """What a switch comes to that only CUDA has: `auto` is on there."""
+    """Decide on a switch that only CUDA has: `auto` is on there."""
     cuda = device.type == "cuda"
     if value is True and not cuda:
         raise UserError(
@@ -68,7 +68,7 @@ def _on_cuda(key: str, value: bool | str, device: torch.device) -> bool:
 
 
 def _missing_tool(device: torch.device) -> str | None:
-    """What torch.compile needs on a device of this kind and does not find, in words."""
+    """Describe what torch.compile needs on a device of this kind and does not find."""
     if device.type != "cuda":  # the name that torch looks for, which CXX may change
         name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
         return None if shutil.which(name) else f"it needs a C++ compiler and there is no {name}"

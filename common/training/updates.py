@@ -1,4 +1,4 @@
-"""Who computes the updates: one process, two side by side, or a team that shares each batch."""
+"""Updates in one process, or in a team that shares each batch."""
 
 from typing import Any
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -14,12 +15,14 @@ from common.data.buffer import Buffer
 from common.data.normaliser import Normaliser
 from common.evaluation.environments import Reply
 from common.evaluation.player import Player
+from common.foundation.registry import AGENTS, lookup
 from common.training.acceleration import Acceleration
 from common.training.updates import SharedUpdates, Updates
-from tests.helpers.agents import CPU, SETS, context
+from tests.helpers.agents import CPU, SETS, context, make_hiql
 from tests.helpers.evaluation import SHAPE
 from tests.helpers.fake_world import PointWorld
 from tests.helpers.updates import assert_same, make_buffer, make_draws, run
+from tests.helpers.windows import make as make_ecdiffuser
 
 
 class Starts:
@@ -126,3 +129,15 @@ def test_exploring_is_a_flag_of_acting_that_a_random_policy_need_not_read() -> N
     random = RandomPolicy(2)
     one, two = (random.act(moment(agent, explore=e))[0] for e in (False, True))
     assert torch.equal(one, two) and agent.context.device == CPU
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_agents_name_all_their_losses(name: str) -> None:
+    """Else one would be computed eagerly, in full precision, without a word."""
+    kind = lookup(AGENTS, name, "agent")
+    assert {method for method in dir(kind) if method.endswith("_loss")} == set(kind.losses)
+
+
+def test_values_have_a_range_where_there_are_some() -> None:
+    assert make_hiql().value_range == pytest.approx((-10, 0))  # gamma is 0.9
+    assert make_ecdiffuser().value_range is None

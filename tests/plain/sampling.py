@@ -8,7 +8,7 @@ from common.data.buffer import Buffer
 
 
 def sample(buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
-    """What `Buffer.sample` returns, by way of every row of the episodes drawn; no random goals."""
+    """The batch of `Buffer.sample`, by way of every row of the episodes drawn; no random goals."""
     rows = buffer.goals.transitions(buffer.episodes, size, generator)
     starts, length = buffer.episodes
     episode = torch.bucketize(rows.state, starts, right=True) - 1

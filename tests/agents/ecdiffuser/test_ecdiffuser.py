@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import train
-from agents.ecdiffuser.ecdiffuser import ECDiffuser, ECDiffuserSettings
+from agents.ecdiffuser.ecdiffuser import ECDiffuser
 from agents.ecdiffuser.windows import Scaling, WindowDiffuser
 from agents.networks.entities import EITSettings
 from agents.observations.spec import ObservationSpec
@@ -21,13 +21,13 @@ from common.settings.config import compose
 from common.training.engine import make_updates
 from datasets.store import Dataset
 from envs.make import make_world
-from tests.helpers.agents import FLAT, PARTICLES, SETS, act, context, generators
+from tests.helpers.agents import PARTICLES, SETS, act, context, generators, settings_of
 from tests.helpers.crashes import fail_at
 from tests.helpers.evaluation import SHAPE, run_fake
 from tests.helpers.networks import SPECS, count
 from tests.helpers.training import RHYTHM, assert_same_run, folder_of, interrupt, result
 from tests.helpers.updates import make_buffer, make_draws
-from tests.helpers.windows import SETTINGS, make
+from tests.helpers.windows import make
 
 SMALL = EITSettings(
     embed_dim=64, h_dim=256, n_head=8, init_std=0.02, dropout=0.0, n_diffuser_layers=8
@@ -192,8 +192,7 @@ def test_loss_by_hand(changes: dict) -> None:
 
 def test_weights_of_the_published_setting() -> None:
     """48 particles of 10 features, 3 actions: 2,442 over the 2,415 numbers of a window."""
-    settings = ECDiffuserSettings(**(SETTINGS | {"horizon": 5}))
-    agent = ECDiffuser(settings, context(ObservationSpec("entities", (48, 10), views=2)))
+    agent = make(ObservationSpec("entities", (48, 10), views=2), horizon=5)
     sets = 48 * 10 * (agent.set_weight.sum() + 2)  # those put back weigh 1 each
     assert sets + 3 * agent.action_weight.sum() == 2442
 
@@ -310,8 +309,8 @@ def test_it_learns_which_way_the_goal_lies() -> None:
     """One entity on a line moves one step at each action: 1, -1 or, at the goal, 0."""
     torch.manual_seed(0)
     spec = ObservationSpec("entities", (1, 1))
-    settings = SETTINGS | {"lr": 3e-3, "n_layers": 1, "goal": "final", "horizon": 3}
-    agent = ECDiffuser(ECDiffuserSettings(**settings), context(spec))
+    settings = settings_of("ecdiffuser", lr=3e-3, n_layers=1, goal="final", horizon=3)
+    agent = ECDiffuser(settings, context(spec))
     way = torch.tensor([1.0, -1.0]).repeat(8).repeat_interleave(9)
     place = way * torch.arange(9).repeat(16)
     buffer = make_buffer(spec)
@@ -471,9 +470,7 @@ def test_what_is_not_possible_is_one_line(overrides, message, settings) -> None:
 def test_flat_and_image_families_refuse() -> None:
     for kind in ("flat", "image"):
         with pytest.raises(UserError, match="use obs=ec_state, ec_state_gen or dlp"):
-            ECDiffuser(ECDiffuserSettings(**SETTINGS), context(SPECS[kind]))
-    with pytest.raises(UserError, match="sets of entities"):
-        make(FLAT)
+            make(SPECS[kind])
 
 
 def test_the_published_setting_is_the_default() -> None:

@@ -1,5 +1,6 @@
 """Subgoal selection, case by case, and what can be said about it."""
 
+import pytest
 import torch
 
 from agents.iql.subgoals import HEADING, Proposal, select_subgoals
@@ -19,24 +20,22 @@ def choose(reach: list, remaining: list, direct: float, radius: float | None) ->
     return chosen.item(), index.item()
 
 
-def test_the_reachable_candidate_nearest_to_the_goal_wins() -> None:
-    assert choose([-10.0, -29.0, -31.0], [-60.0, -40.0, -5.0], -80.0, -30.0) == (11.0, 1)
-
-
-def test_a_candidate_on_the_radius_counts_as_reachable() -> None:
-    assert choose([-30.0, -10.0], [-40.0, -60.0], -80.0, -30.0) == (10.0, 0)
-
-
-def test_the_goal_itself_if_it_is_nearer_than_every_candidate() -> None:
-    assert choose([-10.0, -20.0], [-60.0, -40.0], -39.0, -30.0) == (-1.0, -1)
-
-
-def test_the_goal_itself_if_nothing_is_reachable() -> None:
-    assert choose([-50.0, -60.0], [-1.0, -2.0], -90.0, -30.0) == (-1.0, -1)
-
-
-def test_without_filter_only_the_value_to_the_goal_counts() -> None:
-    assert choose([-99.0, -1.0], [-3.0, -9.0], -2.0, None) == (10.0, 0)
+@pytest.mark.parametrize(
+    ("reach", "remaining", "direct", "radius", "chosen"),
+    [
+        pytest.param(
+            [-10.0, -29.0, -31.0], [-60.0, -40.0, -5.0], -80.0, -30.0, (11.0, 1), id="nearest"
+        ),
+        pytest.param([-30.0, -10.0], [-40.0, -60.0], -80.0, -30.0, (10.0, 0), id="on the radius"),
+        pytest.param([-10.0, -20.0], [-60.0, -40.0], -39.0, -30.0, (-1.0, -1), id="goal is nearer"),
+        pytest.param([-50.0, -60.0], [-1.0, -2.0], -90.0, -30.0, (-1.0, -1), id="nothing in reach"),
+        pytest.param([-99.0, -1.0], [-3.0, -9.0], -2.0, None, (10.0, 0), id="no filter"),
+    ],
+)
+def test_the_candidate_in_reach_that_is_nearest_to_the_goal_or_the_goal(
+    reach, remaining, direct, radius, chosen
+) -> None:
+    assert choose(reach, remaining, direct, radius) == chosen
 
 
 def test_environments_are_chosen_for_independently() -> None:

@@ -164,7 +164,7 @@ def test_particles_are_exchangeable_within_a_view_only(network: str) -> None:
     diffuser = randomise(networks.diffuser(1))
 
     def change(order: list[int]) -> float:
-        """How much the answer depends on the order, largest of all numbers."""
+        """Largest change of the answer with the order."""
         if network == "value":
             orders = (obs[:, order], goal), (obs, goal[:, order])
             return max((value(*o) - value(obs, goal)).abs().max().item() for o in orders)

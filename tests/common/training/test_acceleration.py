@@ -241,7 +241,7 @@ def capturing(agent, graph: Recorder, sums: dict[str, torch.Tensor]):
 
 
 def rate_on_device(agent) -> None:
-    """What a learner does on CUDA by itself."""
+    """Let learners keep their rate as those on CUDA do."""
     for learner in agent.learners.values():
         learner.adam.param_groups[0]["lr"] = torch.tensor(learner.lr)
 
