@@ -23,7 +23,7 @@ from envs.pushtetris.world import count_bits
 from tests.conftest import TINY
 from tests.helpers import pushtetris_worlds as worlds
 from tests.helpers.datasets import run
-from tests.helpers.fakes import COLLECT
+from tests.helpers.point_world import COLLECT
 
 EPISODES, LENGTH = 5, 40
 
