@@ -19,7 +19,7 @@ from envs.rendering import rendering_problem
 from envs.tabletop.statistics import statistics
 from tests.helpers import manipobj_worlds
 from tests.helpers.datasets import record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 from tests.helpers.worlds import random_episode
 
 

@@ -24,7 +24,7 @@ from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from datasets.store import Dataset
 from tests.helpers.crashes import Crash, fail_at
-from tests.helpers.fakes import PointWorld
+from tests.helpers.point_world import PointWorld
 from visual_encoders import train, training
 from visual_encoders.base import psnr
 from visual_encoders.dlp import published

@@ -22,7 +22,7 @@ from envs.pushtetris.world import count_bits
 from tests.conftest import TINY
 from tests.helpers import pushtetris_worlds as worlds
 from tests.helpers.datasets import run
-from tests.helpers.fakes import COLLECT
+from tests.helpers.point_world import COLLECT
 from tests.helpers.worlds import random_episode
 
 EPISODES, LENGTH = 5, 40
