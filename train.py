@@ -55,7 +55,7 @@ def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
     if start:
         restore_agent(setup, start)
         scales = Normaliser(**start.state["normaliser"])  # what its parameters are made for
-    arguments = config, world, observation, team.device, scales, setup.agent.uses_rewards
+    arguments = config, world, observation, team.device, scales, setup.agent.wants.rewards
     with team.in_turn() if observation.encoded else contextlib.nullcontext():
         buffer, setup.normaliser = load_training_data(*arguments)
     load_goal_policy(setup, config)

@@ -8,8 +8,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.observations.states import Observation
-from common.data.batches import GoalShares
 from common.data.buffer import Buffer
+from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
@@ -68,10 +68,7 @@ def load_training_data(
         length.to(place),
         {name: rows[name].to(place) for name in fields},
         world.adopt(dataset.header).reward if use_rewards else None,
-        value_goals=_shares(config, "value"),
-        policy_goals=_shares(config, "policy"),
-        gamma=config.gamma,
-        subgoal_k=getattr(config.agent_settings, "subgoal_k", 1),
+        goals=GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma),
         done_signal=config.done_signal,
         normalise=normaliser.to(place) if observation.encoded else None,
     )

@@ -55,8 +55,8 @@ class Trainer(Loop):
         self.setup.agent.prepare(self.buffer)
 
     def _make_updates(self) -> Updates:
-        if self.team.is_main and self.setup.agent.uses_rewards:
-            draws = seeded_generator(self.buffer.first.device, self.config.seed)
+        if self.team.is_main and self.setup.agent.wants.rewards:
+            draws = seeded_generator(self.buffer.episodes.first.device, self.config.seed)
             self.watch.report(self.step, reward_problems(self.buffer, draws))
         return make_updates(self.config, self.setup.agent, self.buffer, self.totals, self.team)
 
@@ -64,7 +64,7 @@ class Trainer(Loop):
         return {name: float(total) / count for name, total in sums.items()}
 
     def _problems(self, figures: Mapping[str, float]) -> Problems:
-        return value_problems(figures, self.config.gamma, self.step)
+        return value_problems(figures, self.setup.agent.value_range, self.step)
 
     def _evaluate(self, stopped: Callable[[], bool]) -> dict[str, float] | None:
         if not self.team.is_main:

@@ -1,4 +1,4 @@
-"""Who computes the updates: one process, two side by side, or a team that shares each batch."""
+"""Updates in one process, or in a team that shares each batch."""
 
 from typing import Any
 
@@ -62,10 +62,9 @@ class SharedUpdates(Updates):
         batch, generator = self.draws(step)
         noise = self.agent.draw_noise(batch, generator)
         share = self.team.share
-        batch = type(batch)(*(x[share] for x in vars(batch).values()))
         # Dropout draws from torch's own generator.
         seed = seeded_generator(CPU, self.draws.seed, step, self.team.rank).initial_seed()
         torch.manual_seed(seed)
-        metrics = self._update(batch, tuple(x[share] for x in noise))
+        metrics = self._update(batch[share], noise[share])
         means = self.team.average(torch.stack(list(metrics.values())))
         add(self._sums, dict(zip(metrics, means.unbind(), strict=True)))

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import train
+from agents.base import Timestep
 from agents.iql.iql import IQL
 from common.evaluation import evaluate as evaluation_run
 from common.evaluation.evaluate import Evaluation, EvaluationStopped, summarise
@@ -45,7 +46,7 @@ def evaluations(monkeypatch):
 
     def fake(agent, world, observation, normaliser, **options):
         obs = torch.ones(1, *observation.shape)
-        action, _ = IQL.act(agent, obs, -obs, torch.zeros(1), obs, [])
+        action, _ = IQL.act(agent, Timestep(obs, -obs, torch.zeros(1), None, []))
         figures.append(int(action[0, 0].abs() * 1e6) % 10)
         return result(figures[-1])
 

@@ -21,7 +21,7 @@ from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from datasets.store import Dataset
 from tests.helpers.crashes import Crash, fail_at
-from tests.helpers.fakes import PointWorld
+from tests.helpers.point_world import PointWorld
 from tests.helpers.training import free_port, logged, start
 from visual_encoders import train, training
 from visual_encoders.base import psnr

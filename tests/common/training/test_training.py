@@ -26,7 +26,8 @@ from common.settings.config import compose
 from common.training import offline as trainer
 from datasets.store import episode_path
 from tests.helpers.crashes import fail_at
-from tests.helpers.fake_world import PointAgent, PointWorld
+from tests.helpers.fake_world import PointAgent
+from tests.helpers.point_world import point_world
 from tests.helpers.training import (
     RHYTHM,
     assert_same_run,
@@ -208,7 +209,7 @@ def test_a_second_signal_interrupts_at_once(tiny_config):
 
 
 def test_an_evaluation_can_be_broken_off():
-    world = PointWorld()
+    world = point_world(12)
     observation = make_observation("ec_state_gen", world)
     width = observation.shape[-1:]
     parts = PointAgent(observation.shape), world, observation
