@@ -13,8 +13,8 @@ import envs  # noqa: F401 (registers the environments)
 from common.foundation.errors import UserError
 from envs.make import make_env
 from envs.manipobj import modes
-from tests.helpers.fakes import COLLECT
 from tests.helpers.manipobj_worlds import make_world as cubes
+from tests.helpers.point_world import COLLECT
 from tests.helpers.pushtetris_worlds import make_world as tetris
 from tests.helpers.scene_worlds import make_world as scene
 from tests.helpers.worlds import random_episode

@@ -9,8 +9,8 @@ import pytest
 from envs.manipobj import modes, rules
 from envs.manipobj.policies import ManipObjCollector, PickPlacePolicy, PushPolicy
 from envs.tabletop import table
-from tests.helpers.fakes import COLLECT
 from tests.helpers.manipobj_worlds import make_world
+from tests.helpers.point_world import COLLECT
 
 CUBE = np.array([0.4, 0.1, 0.02])
 SIDE = np.array([0.47, 0.1, 0.02])  # right of the cube at yaw 0

@@ -7,7 +7,7 @@ import pytest
 
 from envs.base import EpisodeRejected
 from envs.scene import rules
-from tests.helpers.fakes import COLLECT
+from tests.helpers.point_world import COLLECT
 from tests.helpers.scene_worlds import make_world
 
 CALM = dataclasses.replace(COLLECT, p_random_action=0.0, action_noise=0.0)
