@@ -5,14 +5,13 @@ present are all the state there is, so the same command continues after any kind
 """
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError
-from common.foundation.files import write_json
+from common.foundation.files import lock, write_json
 from datasets.source import SPLITS
 from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Dataset, read_header
 
@@ -55,10 +54,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _no_folder(folder, error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing into {folder}") from error
+        if not lock(file):
+            raise UserError(f"another process is writing into {folder}")
         yield
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from common.evaluation.video import save_video, tile
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.video import save_video, tile
 from common.settings.config import compose
 from common.settings.schema import show
 from datasets.command_line import make_parser, world_of

@@ -1,4 +1,4 @@
-"""How frames come to be drawn: which OpenGL backend, and what to install if there is none.
+"""Choice of the OpenGL backend that draws frames, and what to install if there is none.
 
 MuJoCo and dm_control choose a backend when they are imported: with a wrong `MUJOCO_GL` the import
 fails, without a display it warns, with EGL it takes a second and opens the GPU. Simulating needs
@@ -62,10 +62,7 @@ def open_renderer(
 ) -> mujoco.Renderer:
     """Create the OpenGL context and return MuJoCo's renderer for frames (height, width, 3).
 
-    `quality` is a key of `QUALITIES`.
-
-    Raises:
-        UserError: if no context can be created; says which package to install.
+    `quality` is a key of `QUALITIES`. Raises `UserError` with the package to install if it fails.
     """
     import mujoco
     from mujoco.rendering.classic import gl_context

@@ -20,7 +20,7 @@ from common.training.acceleration import Acceleration
 from common.training.updates import SharedUpdates, Updates
 from tests.helpers.agents import CPU, SETS, context, make_hiql
 from tests.helpers.evaluation import SHAPE
-from tests.helpers.fake_world import PointWorld
+from tests.helpers.point_world import point_world
 from tests.helpers.updates import assert_same, make_buffer, make_draws, run
 from tests.helpers.windows import make as make_ecdiffuser
 
@@ -85,7 +85,7 @@ def moment(agent: Wanderer, **changes) -> Timestep:
 
 def test_it_plays_with_its_memory_carried_from_step_to_step() -> None:
     agent = Wanderer(context(replace(SETS, shape=SHAPE)))
-    world, scale = PointWorld(), torch.ones(SHAPE[-1:])
+    world, scale = point_world(12), torch.ones(SHAPE[-1:])
     observation = SimpleNamespace(
         identities=lambda episodes, generator: torch.zeros(episodes, 0),
         encode=lambda raw, identities: raw.view(-1, 2, 1).expand(-1, *SHAPE),

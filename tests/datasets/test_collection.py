@@ -20,8 +20,8 @@ from datasets.shards import Part
 from datasets.source import SPLITS, EpisodeId
 from datasets.store import Dataset, episode_path
 from tests.helpers.datasets import assert_same_data, run
-from tests.helpers.fakes import COLLECT, FRAME, PointSettings, PointWorld, point_world
 from tests.helpers.manipobj_worlds import make_world
+from tests.helpers.point_world import COLLECT, IMAGES, NearPointWorld, point_world
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"step_seconds": 0.01}  # an episode of 30 steps takes 0.3 s
@@ -37,7 +37,7 @@ def background(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen]:
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from tests.helpers.fakes import point_world\n"
+        "from tests.helpers.point_world import point_world\n"
         "from tests.helpers.datasets import run\n"
         f"run(Path(sys.argv[1]), world=point_world(**{settings!r}), workers=2)"
     )
@@ -77,11 +77,11 @@ def test_rows_are_the_moments_before_their_actions(tmp_path: Path) -> None:
     columns, lengths = dataset.load(["actions", "terminals", "qpos", "state_observations"])
     assert lengths.tolist() == [30] * 10
     np.testing.assert_array_equal(columns["terminals"], np.arange(300) % 30 == 29)
-    states = columns["state_observations"].reshape(10, 30, 3)
+    states = columns["state_observations"].reshape(10, 30, 2)
     np.testing.assert_allclose(columns["qpos"], 2 * columns["state_observations"], rtol=1e-6)
-    # The walk adds the action to the first two coordinates, and noise of 0.01.
-    moves = states[:, 1:, :2] - states[:, :-1, :2]
-    np.testing.assert_allclose(moves, columns["actions"].reshape(10, 30, 2)[:, :-1], atol=0.06)
+    # The walk adds a tenth of the action, and noise of 0.001.
+    actions = columns["actions"].reshape(10, 30, 2)
+    np.testing.assert_allclose(np.diff(states, axis=1), actions[:, :-1] / 10, atol=0.006)
     assert len(np.unique(states[:, 0, 0])) == 10  # every episode starts elsewhere
 
 
@@ -89,10 +89,8 @@ def test_data_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     one = run(tmp_path, "one", pixels=True)
     three = run(tmp_path, "three", pixels=True, workers=3)
     assert_same_data(one, three)
-    here = PointWorld(PointSettings(), max_episode_steps=30)
-    here.in_process = True
-    assert_same_data(one, run(tmp_path, "here", here, pixels=True))
-    assert one.read_episode("val", 0)["observations"].shape == (30, *FRAME)
+    assert_same_data(one, run(tmp_path, "here", point_world(kind=NearPointWorld), pixels=True))
+    assert one.read_episode("val", 0)["observations"].shape == (30, *IMAGES)
 
 
 def test_data_depend_on_seed_split_and_episode(tmp_path: Path) -> None:
@@ -116,8 +114,8 @@ def test_header_describes_the_dataset(tmp_path: Path) -> None:
     assert header["settings"]["mode"] == "data_collection"
     assert header["max_episode_steps"] == 30
     assert header["collection"]["action_noise"] == 0.1
-    assert header["columns"]["observations"] == {"shape": list(FRAME), "dtype": "uint8"}
-    assert header["qpos_layout"] == {"point": [0, 3]}
+    assert header["columns"]["observations"] == {"shape": list(IMAGES), "dtype": "uint8"}
+    assert header["qpos_layout"] == {"point": [0, 2]}
     assert header["seed"] == 3
     assert header["command"] == "python collect.py dataset_name=points"
     assert {"numpy", "python", "h5py"} <= header["versions"].keys()

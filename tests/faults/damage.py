@@ -23,7 +23,7 @@ from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset, episode_path
 from tests.faults.report import Tally
 from tests.helpers.datasets import record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.latents import LatentStore
 

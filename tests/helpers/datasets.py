@@ -9,7 +9,7 @@ from datasets.shards import Part
 from datasets.source import SPLITS, EpisodeId, EpisodeSource
 from datasets.store import Dataset
 from envs.base import World
-from tests.helpers.fakes import COLLECT, PointWorld, point_world
+from tests.helpers.point_world import COLLECT, PointWorld, point_world
 
 
 def run(

@@ -7,14 +7,13 @@ import textwrap
 import time
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
 from common.evaluation.environments import EnvPool, Start, Step
 from common.foundation.errors import UserError
 from common.foundation.pool import Patience
-from tests.helpers.fake_world import PointEnv, PointWorld
+from tests.helpers.point_world import NearPointWorld, PointEnv, PointWorld, point_world
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 STILL = Step(np.zeros(2, np.float32))
@@ -30,13 +29,18 @@ class WorkerProbe(PointEnv):
 
 
 class ProbeWorld(PointWorld):
-    def make(self, pixels=False):
-        return gym.wrappers.TimeLimit(WorkerProbe({}, False), 5)
+    def simulator(self, pixels):
+        return WorkerProbe(self.settings)
 
 
 class BrokenWorld(PointWorld):
-    def make(self, pixels=False):
+    def simulator(self, pixels):
         raise UserError("num_cubes=0; give a number from 1 to 6")
+
+
+def troubled(kind: str, world: type[PointWorld] = PointWorld) -> PointWorld:
+    """Its episodes of seed 42 end badly, at once."""
+    return point_world(12, world, trouble=kind, trouble_seed=42, trouble_step=1)
 
 
 def gone(pid: int, seconds: float = 10.0) -> bool:
@@ -51,7 +55,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 
 def test_an_episode_runs_to_its_end_and_reports_its_metrics():
-    with EnvPool(PointWorld(max_episode_steps=3), num_envs=3, workers=2) as pool:
+    with EnvPool(point_world(3), num_envs=3, workers=2) as pool:
         first = pool.exchange({slot: Start(slot, 100 + slot) for slot in range(3)})
         assert list(first) == [0, 1, 2]
         assert all(reply.goal.dtype == np.float32 for reply in first.values())
@@ -65,43 +69,43 @@ def test_an_episode_runs_to_its_end_and_reports_its_metrics():
 
 def test_workers_use_one_thread_and_no_torch_and_leave_the_parents_variables_alone(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    with EnvPool(ProbeWorld(), num_envs=1, workers=1) as pool:
+    with EnvPool(point_world(5, ProbeWorld), num_envs=1, workers=1) as pool:
         pool.exchange({0: Start(0, 0)})
         assert pool.exchange({0: STILL})[0].observation.tolist() == [0.0, 1.0]
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
 def test_only_slots_with_a_camera_film():
-    with EnvPool(PointWorld(), num_envs=3, workers=2) as pool:
+    with EnvPool(point_world(), num_envs=3, workers=2) as pool:
         assert list(pool.camera_slots) == [0, 1]
         with pytest.raises(ValueError, match="slot 2"):
             pool.exchange({2: Start(0, 0, film=True)})
 
 
 def test_an_error_in_an_environment_names_episode_seed_and_reason():
-    with EnvPool(PointWorld(trouble={42: "raise"}), num_envs=2, workers=1) as pool:
+    with EnvPool(troubled("raise"), num_envs=2, workers=1) as pool:
         pool.exchange({0: Start(0, 41), 1: Start(8, 42)})
-        with pytest.raises(RuntimeError, match=r"episode 8 \(seed 42\).*fell off the plane"):
+        with pytest.raises(RuntimeError, match=r"episode 8 \(seed 42\).*left the plane"):
             pool.exchange({0: STILL, 1: STILL})
 
 
 def test_a_mistake_of_the_user_stays_one_line():
     with (
-        EnvPool(BrokenWorld(), 1, 1) as pool,
+        EnvPool(point_world(5, BrokenWorld), 1, 1) as pool,
         pytest.raises(UserError, match=r"^num_cubes=0; give"),
     ):
         pool.exchange({0: Start(0, 0)})
 
 
 def test_a_dead_worker_is_reported():
-    with EnvPool(PointWorld(trouble={42: "die"}), num_envs=2, workers=2) as pool:
+    with EnvPool(troubled("die"), num_envs=2, workers=2) as pool:
         pool.exchange({0: Start(0, 41), 1: Start(1, 42)})
-        with pytest.raises(RuntimeError, match=r"episode 1 \(seed 42\) died with exit code 7"):
+        with pytest.raises(RuntimeError, match=r"episode 1 \(seed 42\) died with exit code -9"):
             pool.exchange({0: STILL, 1: STILL})
 
 
 def test_a_hanging_worker_is_reported_and_killed():
-    world = PointWorld(trouble={42: "hang"})
+    world = troubled("hang")
     with EnvPool(world, num_envs=1, workers=1, patience=Patience(30.0)) as pool:
         pool.exchange({0: Start(6, 42)})
         pool.pool.patience = Patience(0.2)
@@ -112,7 +116,7 @@ def test_a_hanging_worker_is_reported_and_killed():
 
 
 def test_closing_ends_the_workers_whatever_happened():
-    pool = EnvPool(PointWorld(), num_envs=2, workers=2)
+    pool = EnvPool(point_world(), num_envs=2, workers=2)
     pids = pool.pool.pids
     with pytest.raises(KeyboardInterrupt), pool:
         pool.exchange({0: Start(0, 0)})
@@ -124,9 +128,9 @@ def test_workers_end_when_their_master_is_killed():
     program = """
         import os, signal
         from common.evaluation.environments import EnvPool, Start
-        from tests.helpers.fake_world import PointWorld
+        from tests.helpers.point_world import point_world
         if __name__ == "__main__":
-            pool = EnvPool(PointWorld(), num_envs=2, workers=2)
+            pool = EnvPool(point_world(), num_envs=2, workers=2)
             pool.exchange({0: Start(0, 0), 1: Start(1, 1)})
             print(*pool.pool.pids, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -140,20 +144,20 @@ def test_workers_end_when_their_master_is_killed():
 
 
 def test_in_this_process_an_error_is_as_in_a_worker_and_replies_are_copies():
-    world = PointWorld(trouble={42: "raise"}, in_process=True)
+    world = troubled("raise", NearPointWorld)
     with EnvPool(world, num_envs=2, workers=2, patience=Patience(60, 1)) as pool:
         assert list(pool.camera_slots) == [0] and pool.pool.workers[0].messages is not None
         first = pool.exchange({0: Start(0, 41), 1: Start(8, 42)})
         second = pool.exchange({0: STILL, 1: STILL})
         assert not np.shares_memory(first[0].observation, second[0].observation)
-        assert "episode 8 (seed 42) failed: ValueError: the point fell" in second[1].reason
+        assert "episode 8 (seed 42) failed: ZeroDivisionError: the point left" in second[1].reason
         pool.exchange({1: Start(8, 42)})
-        with pytest.raises(RuntimeError, match=r"episode 8 \(seed 42\).*fell off the plane"):
+        with pytest.raises(RuntimeError, match=r"episode 8 \(seed 42\).*left the plane"):
             pool.exchange({1: STILL})
 
 
 def test_replies_tell_reward_and_how_an_episode_ended():
-    with EnvPool(PointWorld(max_episode_steps=2, in_process=True), 1, 1) as pool:
+    with EnvPool(point_world(2, NearPointWorld), 1, 1) as pool:
         pool.exchange({0: Start(0, 100)})
         replies = [pool.exchange({0: STILL})[0] for _ in range(2)]
         assert [reply.reward for reply in replies] == [-1.0, -1.0]
@@ -163,4 +167,4 @@ def test_replies_tell_reward_and_how_an_episode_ended():
 
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="num_envs=0"):
-        EnvPool(PointWorld(), num_envs=0, workers=1)
+        EnvPool(point_world(), num_envs=0, workers=1)

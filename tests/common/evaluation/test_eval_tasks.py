@@ -17,7 +17,8 @@ from common.settings.config import compose, identity
 from common.settings.schema import SettingError
 from envs.make import make_world
 from tests.helpers import scene_worlds
-from tests.helpers.fake_world import PointAgent, PointEnv, PointWorld
+from tests.helpers.fake_world import PointAgent
+from tests.helpers.point_world import PointEnv, PointWorld, point_world
 
 SCENE = "task=visual-scene-v0"
 
@@ -37,8 +38,8 @@ class TaskEnv(PointEnv):
 class TaskWorld(PointWorld):
     metrics = ("success", "goal")
 
-    def make(self, pixels=False):
-        return TaskEnv({}, False)
+    def simulator(self, pixels):
+        return TaskEnv(self.settings)
 
     def summarise(self, history, rewards):
         goal = history[-1]["goal"]
@@ -46,7 +47,7 @@ class TaskWorld(PointWorld):
 
 
 def run(episodes: int, tasks: tuple[int, ...], num_envs: int = 2) -> Evaluation:
-    world = TaskWorld()
+    world = point_world(12, TaskWorld)
     observation = make_observation("ec_state", world)
     normaliser = Normaliser(torch.zeros(3), torch.ones(3))
     return evaluate(
@@ -100,7 +101,7 @@ def test_files_and_table_tell_the_tasks(result, tmp_path):
 
 
 def test_worlds_without_tasks_know_nothing_of_them():
-    world = PointWorld()
+    world = point_world(12)
     observation = make_observation("ec_state", world)
     normaliser = Normaliser(torch.zeros(3), torch.ones(3))
     spread = {"episodes": 2, "seed": 7, "num_envs": 1, "workers": 1}

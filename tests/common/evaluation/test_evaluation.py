@@ -8,7 +8,8 @@ from common.evaluation import evaluate as evaluation
 from common.evaluation.evaluate import Evaluation, summarise
 from common.evaluation.player import episode_seeds
 from tests.helpers.evaluation import EPISODES, SHAPE, run_fake
-from tests.helpers.fake_world import FRAME, PointAgent, PointWorld
+from tests.helpers.fake_world import PointAgent
+from tests.helpers.point_world import FRAME, NearPointWorld, PointWorld, point_world
 
 
 @pytest.fixture
@@ -29,15 +30,15 @@ def test_results_do_not_depend_on_how_episodes_are_spread(alone, num_envs, worke
 
 @pytest.mark.parametrize("num_envs", [1, 3, 9])
 def test_environments_in_this_process_give_the_same_results(alone, num_envs):
-    assert run_fake(num_envs, 2, world=PointWorld(in_process=True)).rows == alone.rows
+    assert run_fake(num_envs, 2, world=point_world(12, NearPointWorld)).rows == alone.rows
 
 
 def test_episodes_that_end_at_different_times_are_all_run_once():
-    one = run_fake(1, 1, world=PointWorld(max_episode_steps=40, quick=True))
+    one = run_fake(1, 1, world=point_world(40, quick=True))
     lengths = [row["episode_length"] for row in one.rows]
     assert len(set(lengths)) > 1
     assert one.env_steps == sum(lengths)
-    many = run_fake(3, 2, world=PointWorld(max_episode_steps=40, quick=True))
+    many = run_fake(3, 2, world=point_world(40, quick=True))
     assert many.rows == one.rows
 
 
