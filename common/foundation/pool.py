@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, Self
 
 from common.foundation.errors import UserError
-from common.foundation.processes import signals_blocked, single_threaded
+from common.foundation.processes import signals_blocked, single_threaded, without_script
 
 REPORT_SECONDS = 0.2  # how often a worker reports progress, and notices that the parent is gone
 STOP_SECONDS = 10.0  # that workers have to notice it
@@ -121,7 +121,7 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, task), daemon=True)
-        with single_threaded(), signals_blocked():
+        with single_threaded(), signals_blocked(), without_script(task):
             self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
 
