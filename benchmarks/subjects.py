@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from agents.base import AgentContext, ObservationSpec
+from agents.base import AgentContext
 from agents.networks.families import make_networks
-from common.data.batches import GoalShares
+from agents.observations.spec import ObservationSpec
 from common.data.buffer import Buffer
+from common.data.goals import GoalLaw, GoalShares
 from common.foundation.errors import UserError
 from common.foundation.registry import AGENTS, lookup
 from common.settings.config import Config, compose
@@ -109,10 +110,9 @@ def made_up(
         torch.full((episodes,), length, device=device),
         {"qpos": place},
         _reward,
-        value_goals=GoalShares(0.2, 0.8, 0.0, False),
-        policy_goals=GoalShares(0.0, 1.0, 0.0, False),
-        gamma=0.99,
-        subgoal_k=min(50, length // 2),
+        goals=GoalLaw(
+            GoalShares(0.2, 0.8, 0.0, False), GoalShares(0.0, 1.0, 0.0, False), gamma=0.99
+        ),
         done_signal=False,
     )
 

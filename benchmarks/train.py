@@ -84,7 +84,8 @@ def make_runner(
     """An agent of its own that `variant` updates on made-up data."""
     config = subject.config(*changes)
     agent = subject.agent(config, device)
-    draws = Draws(made_up(subject.spec, ROWS, LENGTH, device), config.batch_size, config.seed)
+    buffer = made_up(subject.spec, ROWS, LENGTH, device)
+    draws = Draws(buffer, config.batch_size, config.seed, agent.wants)
     if variant == "plain":
         other = PlainAgent(agent)
 
@@ -121,7 +122,8 @@ def parts(subject: Subject, changes: tuple[str, ...], device: torch.device) -> d
     """The parts of an eager update, each to be repeated by itself."""
     config = subject.config(*changes)
     agent = subject.agent(config, device)
-    draws = Draws(made_up(subject.spec, ROWS, LENGTH, device), config.batch_size, config.seed)
+    buffer = made_up(subject.spec, ROWS, LENGTH, device)
+    draws = Draws(buffer, config.batch_size, config.seed, agent.wants)
     batch, generator = draws(1)
     noise = agent.draw_noise(batch, generator)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.base import Timestep
 from agents.observations.kinds import make_observation
 from agents.random_policy import RandomPolicy
 from common.data.normaliser import Normaliser
@@ -132,8 +133,10 @@ def test_a_random_policy_looks_at_nothing_and_draws_by_episode(run_folder, tmp_p
 def test_random_actions_are_uniform():
     generators = [torch.Generator().manual_seed(i) for i in range(2000)]
     rows = torch.zeros(2000, 1)
-    actions, memory = RandomPolicy(3).act(rows, rows + 1, rows, rows, generators)
-    assert torch.equal(memory, rows + 1)
+    policy = RandomPolicy(3)
+    memory = policy.begin(None).expand(2000)
+    actions, kept = policy.act(Timestep(rows, None, rows, memory, generators))
+    assert kept.is_empty()
     assert actions.shape == (2000, 3)
     assert actions.abs().max() <= 1
     torch.testing.assert_close(actions.mean(dim=0), torch.zeros(3), rtol=0, atol=0.05)

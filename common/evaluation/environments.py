@@ -17,6 +17,7 @@ import numpy as np
 from common.foundation.errors import UserError
 from common.foundation.pool import Patience, Pool
 from envs.base import World
+from envs.rendering import side_by_side
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,6 @@ class _Slot:
         env = self.env.unwrapped
         frame = env.frame() if subgoal is None else env.subgoal_frame(subgoal)
         return View(np.array(frame), self.success)
-
-
-def side_by_side(frames: np.ndarray) -> np.ndarray:
-    """One picture of several views: (V, H, W, 3) -> (H, V W, 3); (H, W, 3) stays."""
-    return np.concatenate(list(frames), axis=1) if frames.ndim == 4 else frames
 
 
 class _Slots(dict[int, _Slot]):

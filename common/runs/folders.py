@@ -25,17 +25,11 @@ PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
 
 @dataclass(frozen=True)
 class RunKind:
-    """What training runs of one kind have in common.
+    """Common traits of training runs of agents, or of encoders."""
 
-    Attributes:
-        folder: where their folders lie, under `output_dir`.
-        title: gives the readable part of a folder's name.
-        identity: gives the settings, by dotted key, that make a run what it is.
-    """
-
-    folder: str
-    title: Callable[[Config], str]
-    identity: Callable[[Config], dict[str, Any]]
+    folder: str  # where their folders lie, under `output_dir`
+    title: Callable[[Config], str]  # the readable part of a folder's name
+    identity: Callable[[Config], dict[str, Any]]  # settings by dotted key that make a run
 
 
 AGENT_RUNS = RunKind(
@@ -68,7 +62,7 @@ class RunFolder:
 
 
 def run_path(config: Config, kind: RunKind = AGENT_RUNS) -> Path:
-    """Return the folder of the training run that these settings make."""
+    """The folder of the training run that these settings make."""
     return Path(config.output_dir) / kind.folder / (config.run_name or train_name(config, kind))
 
 
@@ -99,12 +93,12 @@ def open_run(
 
 
 def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
-    """Return the name that the settings give to their training run's folder."""
+    """The name that the settings give to their training run's folder."""
     return f"{kind.title(config)}_{settings_hash(config, kind)}"
 
 
 def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
-    """Return eight hexadecimal digits that stand for the settings that decide a run's results."""
+    """Eight hexadecimal digits that stand for the settings that decide a run's results."""
     text = json.dumps(kind.identity(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -138,7 +132,7 @@ def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> 
 
 
 def provenance(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is needed to know, later, which code ran on what: ready for JSON."""
+    """A record of the code that runs and its machine, ready for JSON."""
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -199,7 +193,7 @@ def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunK
 
 
 def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dictionaries by dotted key."""
+    """The leaves of nested dictionaries by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in nested.items():
         inner = isinstance(value, Mapping)
@@ -208,10 +202,7 @@ def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def git_state(root: Path = ROOT, ignored: str = "") -> dict[str, Any] | None:
-    """Return the commit of this code and whether files, but one `ignored`, differ from it.
-
-    None outside a checkout.
-    """
+    """The commit of this code and if files, but one `ignored`, differ; None outside a checkout."""
     if not (root / ".git").exists():
         return None
     but = ["--", ".", f":!{ignored}"] if ignored else []

@@ -187,7 +187,7 @@ def test_training_on_a_file_equals_training_on_the_folder(
     (buffer, normaliser), (buffer2, normaliser2) = loaded
     assert torch.equal(buffer.obs, buffer2.obs)
     assert torch.equal(buffer.action, buffer2.action)
-    assert torch.equal(buffer.length, buffer2.length)
+    assert torch.equal(buffer.episodes.length, buffer2.episodes.length)
     assert torch.equal(buffer.reward_rows["qpos"], buffer2.reward_rows["qpos"])
     assert torch.equal(normaliser.mean, normaliser2.mean)
-    assert len(buffer.length) == 6 // div
+    assert len(buffer.episodes.length) == 6 // div

@@ -5,6 +5,7 @@ import pytest
 
 from common.foundation.registry import WORLDS, load
 from envs.base import GoalWorld, World
+from tests.helpers import manipobj_worlds
 from tests.helpers.corridor_world import CELLS, MOVES, corridor_world
 from tests.helpers.datasets import record
 
@@ -47,3 +48,20 @@ def test_our_worlds_have_goals_and_are_judged_by_success(place: str):
     world: type[World] = load(place)
     assert issubclass(world, GoalWorld)
     assert world.headline == "success" and "success" in world.metrics
+
+
+def test_metrics_of_an_episode_are_those_of_its_last_step_or_of_all_of_it():
+    history = [
+        {"success": s, "success_frac": f, "was_agent_object_interaction": m}
+        for s, f, m in [(True, 1.0, True), (False, 0.5, False), (False, 0.25, False)]
+    ]
+    world = manipobj_worlds.make_world()
+    summary = world.summarise(history, [-1.0, -0.5, -1.0])
+    assert tuple(summary) == world.metrics
+    assert summary == {
+        "success": 0.0,
+        "success_frac": 0.25,
+        "episode_reward": -2.5,
+        "episode_length": 3.0,
+        "interaction_rate": pytest.approx(1 / 3),
+    }

@@ -1,6 +1,5 @@
 """A world without goals, with discrete actions: cells in a row, and a reward in the last one."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +72,6 @@ class CorridorWorld(World):
     def simulator(self, pixels: bool) -> gym.Env:
         return CorridorEnv()
 
-    def compatible(self, header: Mapping[str, Any]) -> str | None:
-        return None
-
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
         return {
             "actions": ((self.actions.size,), "float32"),
@@ -83,16 +79,8 @@ class CorridorWorld(World):
             "state_observations": ((self.state_dim,), "float32"),
         }
 
-    def qpos_layout(self) -> dict[str, Any]:
-        return {}
-
     def collector(self, env: gym.Env, settings: CollectSettings) -> CorridorCollector:
         return CorridorCollector()
-
-    def summarise(
-        self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
-    ) -> dict[str, float]:
-        return {"episode_reward": sum(rewards), "episode_length": float(len(rewards))}
 
 
 def corridor_world(max_episode_steps: int = 12) -> CorridorWorld:

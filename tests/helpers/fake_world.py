@@ -7,13 +7,15 @@ import math
 
 
 class FakeAgent:
-    """What evaluation asks of an agent besides `act`; its memory is what it pursues."""
+    """What evaluation asks of an agent besides `act`; it remembers what it pursues."""
 
     def begin(self, goal):
-        return goal
+        from tensordict import TensorDict
+
+        return TensorDict({"pursued": goal})
 
     def pursued(self, memory, goal):
-        return memory
+        return memory["pursued"]
 
 
 class PointAgent(FakeAgent):
@@ -27,14 +29,16 @@ class PointAgent(FakeAgent):
         self.weight = torch.randn(size, 2, generator=generator) / size
         self.largest = 0
 
-    def act(self, obs, goal, step, memory, generators):
+    def act(self, timestep):
         import torch
 
+        obs, memory = timestep.obs, timestep.memory.clone()
         self.largest = max(self.largest, len(obs))
-        halfway = (obs + goal) / 2
-        memory = torch.where((step % 5 == 0).view(-1, 1, 1), halfway, memory)
-        noise = torch.stack([torch.rand(2, generator=g) for g in generators])
-        joined = torch.cat([obs.flatten(1), memory.flatten(1)], dim=-1)
+        halfway, new = (obs + timestep.goal) / 2, timestep.step % 5 == 0
+        pursued = torch.where(new.view(-1, 1, 1), halfway, memory["pursued"])
+        memory["pursued"] = pursued
+        noise = torch.stack([torch.rand(2, generator=g) for g in timestep.generators])
+        joined = torch.cat([obs.flatten(1), pursued.flatten(1)], dim=-1)
         mixed = torch.stack([row @ self.weight for row in joined])  # one product per row
-        steer = (memory[..., 0] - obs[..., 0]) + mixed
+        steer = (pursued[..., 0] - obs[..., 0]) + mixed
         return (steer + 0.1 * noise).clamp(-1, 1), memory

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from agents.base import ObservationSpec
 from agents.networks.entities import (
     EITSettings,
     EntityCritic,
@@ -18,11 +17,12 @@ from agents.networks.entities import (
 from agents.networks.families import make_networks
 from agents.networks.flat import MLPSettings
 from agents.networks.layers import PAIRWISE_LIMIT, Attention, Block, Linear
+from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
 from tests.helpers.networks import (
-    FEW,
     PARTICLES,
     SMALL,
+    SMALL_MLP,
     SPECS,
     count,
     entities,
@@ -98,7 +98,7 @@ def test_subgoals_are_no_images() -> None:
 def test_every_family_has_the_same_networks_with_the_same_shapes(kind: str) -> None:
     torch.manual_seed(0)
     spec = SPECS[kind]
-    networks = make_networks(spec, 3, SMALL, FEW)
+    networks = make_networks(spec, 3, SMALL, SMALL_MLP)
     obs, goal = observations(spec, 5)
     action = torch.rand(5, 3)
     policy, value = networks.policy(), networks.value()
@@ -121,7 +121,7 @@ def test_every_family_has_the_same_networks_with_the_same_shapes(kind: str) -> N
 def test_flat_networks_are_four_layers_on_state_goal_and_action() -> None:
     """The reference's layers by torch's own modules, with the same numbers in them."""
     torch.manual_seed(0)
-    networks = make_networks(SPECS["flat"], 3, SMALL, FEW)
+    networks = make_networks(SPECS["flat"], 3, SMALL, SMALL_MLP)
     obs, goal = observations(SPECS["flat"], 4)
     action = torch.rand(4, 3)
     critic = randomise(networks.critic(2))
@@ -141,7 +141,7 @@ def test_the_image_encoder_is_impalas_with_one_residual_pair_per_stack() -> None
     """Member by member with torch's own functions; 64 pixels, of which 8x8 cells are left."""
     torch.manual_seed(0)
     spec = ObservationSpec("image", (3, 64, 64))
-    pair = make_networks(spec, 3, SMALL, FEW).critic(2).pair
+    pair = make_networks(spec, 3, SMALL, SMALL_MLP).critic(2).pair
     obs, goal = observations(spec, 2)
     for member in range(2):
         x = torch.cat([obs, goal], dim=1) / 255.0
@@ -157,14 +157,14 @@ def test_the_image_encoder_is_impalas_with_one_residual_pair_per_stack() -> None
 @pytest.mark.parametrize("network", ["value", "subgoal policy", "diffuser"])
 def test_particles_are_exchangeable_within_a_view_only(network: str) -> None:
     torch.manual_seed(0)
-    networks = make_networks(PARTICLES, 3, SMALL, FEW)
+    networks = make_networks(PARTICLES, 3, SMALL, SMALL_MLP)
     obs, goal = observations(PARTICLES, 4)
     noise = torch.randn(1, 4, 6, 9)
     value, policy = randomise(networks.value()), randomise(networks.subgoal_policy())
     diffuser = randomise(networks.diffuser(1))
 
     def change(order: list[int]) -> float:
-        """How much the answer depends on the order, largest of all numbers."""
+        """Largest change of the answer with the order."""
         if network == "value":
             orders = (obs[:, order], goal), (obs, goal[:, order])
             return max((value(*o) - value(obs, goal)).abs().max().item() for o in orders)
@@ -181,7 +181,7 @@ def test_particles_are_exchangeable_within_a_view_only(network: str) -> None:
 def test_explicit_and_visual_features_are_projected_apart() -> None:
     """Half of a particle's embedding depends on the explicit features alone, half on the rest."""
     torch.manual_seed(0)
-    project = randomise(make_networks(PARTICLES, 3, SMALL, FEW).value().trunk.project)
+    project = randomise(make_networks(PARTICLES, 3, SMALL, SMALL_MLP).value().trunk.project)
     x = torch.randn(1, 6, 4, 9)
     changed = x.clone()
     changed[..., :4] += 1

@@ -24,7 +24,7 @@ def test_curves_show_what_was_logged(tmp_path):
     assert np.isnan(train["subgoal/loss"][1:]).all()
     figure = plots.training_curves(train, evaluation)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["success rate, 95 % interval", "value loss", "subgoal diffusion loss"]
+    assert titles == ["success rate, 95 % interval", "value loss", "subgoal loss"]
     assert figure.axes[1].lines[0].get_ydata().tolist() == [1.0, 0.5, 0.2]
     assert imageio.imread(plots.save_training_curves(tmp_path)).ndim == 3
 
