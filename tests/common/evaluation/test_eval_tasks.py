@@ -17,7 +17,7 @@ from common.settings.config import compose, identity
 from common.settings.schema import SettingError
 from envs.make import make_world
 from tests.helpers import scene_worlds
-from tests.helpers.fake_world import PointAgent
+from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import PointEnv, PointWorld, point_world
 
 SCENE = "task=visual-scene-v0"
