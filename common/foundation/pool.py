@@ -200,11 +200,6 @@ class Pool:
     def busy(self) -> bool:
         return bool(self._given)
 
-    @property
-    def pids(self) -> list[int]:
-        """Of worker processes."""
-        return [worker.process.pid for worker in self.workers]
-
     def give(self, worker: int, job: Any, names: Sequence[str]) -> None:
         """Give a job to an idle worker; `names` are for messages, and to count failures by."""
         self._given[worker] = _Given(names, time.monotonic())

@@ -12,6 +12,7 @@ import pytest
 from common.evaluation.environments import EnvPool, Start, Step
 from common.foundation.errors import UserError
 from common.foundation.pool import JobFailed, Patience
+from tests.helpers.corridor_world import corridor_world
 from tests.helpers.point_world import NearPointWorld, PointEnv, PointWorld, point_world
 from tests.helpers.processes import alive, wait_for
 
@@ -100,13 +101,13 @@ def test_a_hanging_worker_is_reported_and_killed():
         pool.patience = Patience(0.2)
         with pytest.raises(JobFailed, match=r"episode 6 \(seed 42\) has been silent for 0.2 s"):
             pool.exchange({0: STILL})
-        pid = pool.pids[0]
+        pid = pool.workers[0].process.pid
     wait_for(lambda: not alive(pid), 1.0)
 
 
 def test_closing_ends_the_workers_whatever_happened():
     pool = EnvPool(point_world(), num_envs=2, workers=2)
-    pids = pool.pids
+    pids = [worker.process.pid for worker in pool.workers]
     with pytest.raises(KeyboardInterrupt), pool:
         pool.exchange({0: Start(0, 0)})
         raise KeyboardInterrupt
@@ -121,7 +122,7 @@ def test_workers_end_when_their_master_is_killed():
         if __name__ == "__main__":
             pool = EnvPool(point_world(), num_envs=2, workers=2)
             pool.exchange({0: Start(0, 0), 1: Start(1, 1)})
-            print(*pool.pids, flush=True)
+            print(*[worker.process.pid for worker in pool.workers], flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
@@ -152,6 +153,15 @@ def test_replies_tell_reward_and_how_an_episode_ended():
         assert [reply.reward for reply in replies] == [-1.0, -1.0]
         assert [reply.truncated for reply in replies] == [False, True]
         assert not any(reply.terminated for reply in replies)
+
+
+def test_a_world_without_goals_replies_none():
+    right = np.array([0, 0, 1], np.float32)
+    with EnvPool(corridor_world(2), num_envs=1, workers=1) as pool:
+        assert pool.exchange({0: Start(0, 1)})[0].goal is None
+        replies = [pool.exchange({0: Step(right)})[0] for _ in range(2)]
+    assert replies[0].metrics is None and replies[1].metrics["episode_length"] == 2
+    assert replies[1].observation >= replies[0].observation
 
 
 def test_sizes_are_checked():
