@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.observations.kinds import IMAGE_KINDS
-from common.foundation.registry import AGENTS
+from common.foundation.registry import AGENTS, IMAGE_KINDS
 from common.settings.config import Config, compose, known_keys
 from common.settings.overrides import check_arguments
 from envs.make import make_world
