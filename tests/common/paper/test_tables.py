@@ -224,7 +224,9 @@ def test_mistakes_are_explained(tmp_path):
     with pytest.raises(UserError, match=r"no evaluations in .*; make some with commands/reproduce"):
         records.gather(tmp_path)
     (tmp_path / "runs.csv").write_text("experiment,what\na,b\n")
-    with pytest.raises(UserError, match=r"cannot read .*runs\.csv .*python -m common\.paper\.tables"):
+    with pytest.raises(
+        UserError, match=r"cannot read .*runs\.csv .*python -m common\.paper\.tables"
+    ):
         records.load(tmp_path)
     with pytest.raises(UserError, match="no runs for subgoals"):
         tables.write_tables(records.Records([], [], []), tmp_path, ["subgoals"])
