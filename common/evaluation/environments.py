@@ -10,7 +10,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -110,10 +110,10 @@ class _Slot:
         if order.task is not None:
             options["task_id"] = order.task
         obs, info = self.env.reset(seed=order.seed, options=options)
-        goal = info.get("goal" if self.pixels else "state_goal")
+        goal, picture = info.get("goal" if self.pixels else "state_goal"), None
+        if order.film and goal is not None:
+            picture = side_by_side(info["goal_rendered"])
         goal = None if goal is None else self._copied(goal)
-        picture = info.get("goal_rendered") if order.film else None
-        picture = None if picture is None else side_by_side(picture)
         return Reply(self._raw(obs, info), goal=goal, goal_frame=picture)
 
     def _step(self, order: Step) -> Reply:
@@ -127,9 +127,14 @@ class _Slot:
             metrics = self.world.summarise(self.history, self.rewards)
             if self.film:
                 views.append(self._view(order.subgoal))
-        ends = {"terminated": bool(terminated), "truncated": bool(truncated)}
-        seen = self._raw(obs, info)
-        return Reply(seen, reward=float(reward), **ends, metrics=metrics, views=tuple(views))
+        return Reply(
+            self._raw(obs, info),
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            metrics=metrics,
+            views=tuple(views),
+        )
 
     def _raw(self, obs: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
         return self._copied(obs if self.pixels else info["state_obs"])
@@ -182,7 +187,7 @@ class _Hosting:
             return f"{type(error).__name__}: {error}"
 
 
-class EnvPool:
+class EnvPool(Pool):
     """`num_envs` environment slots, hosted by `workers`. Use as a context manager.
 
     Args:
@@ -203,14 +208,14 @@ class EnvPool:
         if num_envs < 1 or workers < 1:
             raise ValueError(f"num_envs={num_envs} and workers={workers} must be at least 1")
         self.num_envs = num_envs
-        self.workers = 1 if world.in_process else min(workers, num_envs)
-        self.pool = Pool([_Hosting(world, pixels)] * self.workers, patience, world.in_process)
+        self.hosts = 1 if world.in_process else min(workers, num_envs)
         self._running: dict[int, Start] = {}  # slot -> its episode
+        super().__init__([_Hosting(world, pixels)] * self.hosts, patience, world.in_process)
 
     @property
     def camera_slots(self) -> range:
         """The slots that may film: one of each worker."""
-        return range(self.workers)
+        return range(self.hosts)
 
     def exchange(self, orders: Mapping[int, Order]) -> dict[int, Reply | Lost]:
         """Send each running slot its order and return the replies, in ascending order of slots.
@@ -229,31 +234,22 @@ class EnvPool:
                 if order.film and slot not in self.camera_slots:
                     raise ValueError(f"slot {slot} cannot film")
                 self._running[slot] = order
-            by_worker[slot % self.workers][slot] = order
+            by_worker[slot % self.hosts][slot] = order
         for worker, message in by_worker.items():
-            self.pool.give(worker, message, [str(self._running[slot]) for slot in message])
+            self.give(worker, message, [str(self._running[slot]) for slot in message])
         replies: dict[int, Reply | Lost] = {}
-        while self.pool.busy:
-            for worker, report in self.pool.take():
+        while self.busy:
+            for worker, report in self.take():
                 if report.lost:
                     replies |= dict.fromkeys(by_worker[worker], Lost(report.lost))
                 else:
-                    replies |= {slot: self._judge(slot, r) for slot, r in report.reply.items()}
+                    replies |= {slot: self._outcome(slot, r) for slot, r in report.reply.items()}
         return dict(sorted(replies.items()))
 
-    def _judge(self, slot: int, reply: Reply | UserError | str) -> Reply | Lost:
+    def _outcome(self, slot: int, reply: Reply | UserError | str) -> Reply | Lost:
         if isinstance(reply, UserError):
             raise reply
         if isinstance(reply, Reply):
             return reply
         episode = str(self._running[slot])
-        return Lost(self.pool.count_failure([episode], f"{episode} failed: {reply}"))
-
-    def close(self) -> None:
-        self.pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return Lost(self.count_failure([episode], f"{episode} failed: {reply}"))

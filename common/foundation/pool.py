@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, Self
 
 from common.foundation.errors import UserError
-from common.foundation.processes import signals_blocked, single_threaded
+from common.foundation.processes import signals_blocked, single_threaded, without_script
 
 REPORT_SECONDS = 0.2  # how often a worker reports progress, and notices that the parent is gone
 STOP_SECONDS = 10.0  # that workers have to notice it
@@ -121,7 +121,7 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, task), daemon=True)
-        with single_threaded(), signals_blocked():
+        with single_threaded(), signals_blocked(), without_script(task):
             self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
 
@@ -199,11 +199,6 @@ class Pool:
     @property
     def busy(self) -> bool:
         return bool(self._given)
-
-    @property
-    def pids(self) -> list[int]:
-        """Of worker processes."""
-        return [worker.process.pid for worker in self.workers]
 
     def give(self, worker: int, job: Any, names: Sequence[str]) -> None:
         """Give a job to an idle worker; `names` are for messages, and to count failures by."""

@@ -1,4 +1,4 @@
-"""What `python -m datasets.inspect` says: header, columns, figures, damage, videos."""
+"""Report of `python -m datasets.inspect`: header, columns, figures, damage, videos."""
 
 import zipfile
 from pathlib import Path

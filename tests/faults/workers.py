@@ -13,7 +13,7 @@ from common.foundation.pool import Patience
 from datasets.store import Dataset
 from tests.faults.report import Tally
 from tests.helpers.datasets import assert_same_data, run
-from tests.helpers.fake_world import PointAgent
+from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import PointWorld, point_world
 
 SILENCE = 90.0  # seconds after which a worker counts as hanging here: starts on a busy machine last

@@ -5,7 +5,7 @@ import torch
 from agents.observations.kinds import make_observation
 from common.data.normaliser import Normaliser
 from common.evaluation.evaluate import Evaluation, evaluate
-from tests.helpers.fake_world import PointAgent
+from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import point_world
 
 EPISODES = 5

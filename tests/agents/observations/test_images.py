@@ -25,7 +25,7 @@ from envs.rendering import rendering_problem
 from tests.conftest import TINY
 from tests.helpers import manipobj_worlds, pushtetris_worlds, scene_worlds
 from tests.helpers.datasets import record
-from tests.helpers.fake_world import FakeAgent
+from tests.helpers.fake_agents import FakeAgent
 
 CPU = torch.device("cpu")
 SIZE, LENGTH, EPISODES = 64, 12, 3

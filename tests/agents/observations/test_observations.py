@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.observations.kinds import IMAGE_KINDS, make_observation
+from agents.observations.kinds import make_observation
 from agents.observations.spec import ObservationSpec
 from common.data.normaliser import CLIP, EPSILON, Normaliser
 from common.foundation.errors import UserError
-from common.foundation.registry import OBSERVATIONS
+from common.foundation.registry import IMAGE_KINDS, OBSERVATIONS
 from common.runs.loading import load_training_data
 from common.settings import config as settings
 from tests.helpers.manipobj_worlds import make_world

@@ -1,6 +1,5 @@
 """Fixed evaluation tasks: every episode has one, and results are told apart."""
 
-import csv
 import json
 
 import numpy as np
@@ -13,11 +12,12 @@ from common.evaluation.environments import EnvPool, Start
 from common.evaluation.evaluate import Evaluation, evaluate
 from common.evaluation.player import episode_seeds
 from common.evaluation.results import metrics, save_results, table
+from common.foundation.files import read_csv
 from common.settings.config import compose, identity
 from common.settings.schema import SettingError
 from envs.make import make_world
 from tests.helpers import scene_worlds
-from tests.helpers.fake_world import PointAgent
+from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import PointEnv, PointWorld, point_world
 
 SCENE = "task=visual-scene-v0"
@@ -95,8 +95,8 @@ def test_files_and_table_tell_the_tasks(result, tmp_path):
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["episodes"] == 6 and list(written["tasks"]) == ["1", "3", "4"]
     assert written["tasks"]["3"]["success"]["mean"] == 1
-    with (tmp_path / "episodes.csv").open() as file:
-        assert [row["task"] for row in csv.DictReader(file)] == ["1", "3", "4"] * 2
+    rows = read_csv(tmp_path / "episodes.csv")
+    assert [row["task"] for row in rows] == ["1", "3", "4"] * 2
     assert table(result).splitlines()[-1].split()[:4] == ["success,", "task", "4", "1.000"]
 
 

@@ -8,7 +8,7 @@ from common.evaluation import evaluate as evaluation
 from common.evaluation.evaluate import Evaluation, summarise
 from common.evaluation.player import episode_seeds
 from tests.helpers.evaluation import EPISODES, SHAPE, run_fake
-from tests.helpers.fake_world import PointAgent
+from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import FRAME, NearPointWorld, PointWorld, point_world
 
 

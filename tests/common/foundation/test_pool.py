@@ -1,6 +1,9 @@
 """Jobs in processes and in this process: replies, progress, second tries, and early ends."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from io import StringIO
@@ -12,7 +15,25 @@ from common.foundation.errors import UserError
 from common.foundation.jobs import run_jobs
 from common.foundation.pool import JobFailed, Patience, Pool
 
-pytestmark = pytest.mark.parametrize("in_process", [False, True])
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = """
+import sys
+from pathlib import Path
+from common.foundation.jobs import run_jobs
+from tests.common.foundation.test_pool import Squares
+
+class Own(Squares):
+    pass
+
+print("the script is loaded", flush=True)
+if __name__ == "__main__":
+    run_jobs([{task}(Path(sys.argv[1]))], range(2), lambda n: None)
+"""
+
+
+@pytest.fixture(params=[False, True])
+def in_process(request) -> bool:
+    return request.param
 
 
 @dataclass(frozen=True)
@@ -106,3 +127,14 @@ def test_a_signal_ends_the_work_between_two_reports(tmp_path, in_process, capsys
     left = done(tmp_path)
     time.sleep(0.2)
     assert done(tmp_path) == left and len(left) < 10_000
+
+
+@pytest.mark.parametrize(("task", "times"), [("Squares", 1), ("Own", 2)])
+def test_workers_load_the_running_script_only_if_their_task_is_in_it(tmp_path, task, times):
+    (tmp_path / "folder").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(task=task))
+    command, paths = [sys.executable, script, tmp_path / "folder"], {"PYTHONPATH": str(ROOT)}
+    said = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True).stdout
+    assert said.count("the script is loaded") == times
+    assert done(tmp_path / "folder") == ["0-0", "1-0"]

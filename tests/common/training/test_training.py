@@ -26,7 +26,7 @@ from common.settings.config import compose
 from common.training import offline as trainer
 from datasets.store import episode_path
 from tests.helpers.crashes import fail_at
-from tests.helpers.fake_world import PointAgent
+from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import point_world
 from tests.helpers.training import (
     RHYTHM,

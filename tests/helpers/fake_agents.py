@@ -1,17 +1,15 @@
-"""Agents for tests of evaluation, without networks.
-
-Nothing here imports torch at module level: worker processes import this file.
-"""
+"""Agents for tests of evaluation, without networks."""
 
 import math
 
+import torch
+from tensordict import TensorDict
+
 
 class FakeAgent:
-    """What evaluation asks of an agent besides `act`; it remembers what it pursues."""
+    """Interface of agents for evaluation but for `act`; it remembers what it pursues."""
 
     def begin(self, goal):
-        from tensordict import TensorDict
-
         return TensorDict({"pursued": goal})
 
     def pursued(self, memory, goal):
@@ -22,16 +20,12 @@ class PointAgent(FakeAgent):
     """Steers to a subgoal half-way to the goal, chosen every five steps, with noise of its own."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        import torch
-
         size = 2 * math.prod(shape)
         generator = torch.Generator().manual_seed(3)
         self.weight = torch.randn(size, 2, generator=generator) / size
         self.largest = 0
 
     def act(self, timestep):
-        import torch
-
         obs, memory = timestep.obs, timestep.memory.clone()
         self.largest = max(self.largest, len(obs))
         halfway, new = (obs + timestep.goal) / 2, timestep.step % 5 == 0
