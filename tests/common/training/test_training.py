@@ -25,6 +25,7 @@ from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from common.training import offline as trainer
 from datasets.store import episode_path
+from envs.manipobj.world import ManipObj
 from tests.helpers.crashes import fail_at, refusal
 from tests.helpers.fake_agents import PointAgent
 from tests.helpers.point_world import point_world
@@ -447,6 +448,16 @@ def test_best_is_the_most_successful_and_of_equals_the_newest(tiny_config, monke
     rows = logged(folder, "eval")
     assert {int(row["step"]): 10 * float(row["success"]) for row in rows} == prescribed
     assert all(row["success_low"] <= row["success"] <= row["success_high"] for row in rows)
+
+
+def test_best_goes_by_the_headline_metric_of_the_world(tiny_config, monkeypatch):
+    monkeypatch.setattr(ManipObj, "headline", "episode_reward")
+    script = iter([result(2, reward=-3.0), result(4, reward=-1.0), result(8, reward=-2.0)])
+    monkeypatch.setattr(evaluation_run, "evaluate", lambda *_, **__: next(script))
+    config = tiny_config("steps=3", "eval_freq=1")
+    train.run(config)
+    _, meta = checkpoint.load(folder_of(config) / "best.safetensors")
+    assert meta["step"] == 2 and meta["extra"]["best"] == -1.0
 
 
 def test_best_survives_a_restart(tiny_config, monkeypatch):
