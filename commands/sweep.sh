@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Trains all agents of a table with several seeds: every line of train.sh whose name begins with the
-# table's, `bash commands/sweep.sh ppp-state seed=0,1,2,3`, one run after the other. Without a table,
+# Trains all agents of a table with several seeds: every name of train.sh that begins with the table's,
+# `bash commands/sweep.sh ppp-state seed=0,1,2,3`, one run after the other. Without a table,
 # the list. On a SLURM cluster, all at once, one job per run:
 #   bash commands/sweep.sh ppp-state seed=0,1,2,3 hydra/launcher=submitit_slurm \
 #       hydra.launcher.timeout_min=4320 hydra.launcher.gpus_per_node=1 hydra.launcher.partition=NAME
 # Stopped, it continues. Output of jobs: output/multirun/TABLE/AGENT/.submitit/.
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
+source "$here/setup.sh" requirements.txt >&2  # once, before several at a time would; enters the project
 
 table="${1:-}"
 if [ -z "$table" ]; then
-    bash "$here/train.sh" | cut -d/ -f1 | awk '!seen[$0]++'
+    bash commands/train.sh | cut -d/ -f1 | awk '!seen[$0]++'
     exit
 fi
 shift
-names="$(bash "$here/train.sh" | grep "^$table/" || true)"
+names="$(bash commands/train.sh | grep "^$table/" || true)"
 if [ -z "$names" ]; then
     echo "error: there is no table $table; without arguments $0 lists them" >&2
     exit 2
 fi
-source "$here/setup.sh" requirements.txt  # once, before several at a time would
 
 jobs=()
 for name in $names; do

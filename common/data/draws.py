@@ -60,4 +60,4 @@ class FetchedDraws(Draws):
     def _fetch(self, step: int) -> Tree:
         batch, _ = self._draws(step)
         # A GPU copies by itself only from memory that cannot move.
-        return batch.pin_memory() if self._device.type == "cuda" else batch
+        return batch.pin_memory(num_threads=0) if self._device.type == "cuda" else batch

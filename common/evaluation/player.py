@@ -17,7 +17,7 @@ from common.evaluation.subgoals import EntityCounter
 from common.evaluation.video import Clip
 from envs.base import World
 
-WHICH = " episode  step"  # columns before what an agent tells of a decision
+EPISODE_COLUMNS = " episode  step"  # columns before what an agent tells of a decision
 
 
 def episode_seeds(seed: int, episode: int) -> tuple[int, int]:
@@ -135,7 +135,7 @@ class Player:
     def _tell(self, episodes: list[_Episode], rows: Tensor, table: list[str]) -> None:
         """Pass on what an agent tells of decisions, with the episodes they are of."""
         heading, *lines = table
-        self.tell(WHICH + heading)
+        self.tell(EPISODE_COLUMNS + heading)
         for row, line in zip(rows.tolist(), lines, strict=True):
             self.tell(f"{episodes[row].index:8d}{episodes[row].step:6d}{line}")
 

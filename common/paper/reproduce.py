@@ -79,10 +79,10 @@ def reproduce(plan: Plan) -> None:
     if not plan.figures():
         given = f"{','.join(scale.experiments)} and {','.join(scale.agents)}"
         raise UserError(
-            f"table {plan.table} has no line in commands/eval.sh for {given} "
+            f"table {plan.table} has no figure in commands/experiments.yaml for {given} "
             "at this scale, see commands/scales.yaml"
         )
-    # A cluster queues the jobs of all lines itself.
+    # A cluster queues all jobs itself.
     at_once = 1000 if plan.launcher else scale.jobs
     for phase, jobs, number in (
         ("data", plan.preparations, 1),

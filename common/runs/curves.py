@@ -1,6 +1,5 @@
 """Training curves of a run as one picture: `python -m common.runs.curves RUN_FOLDER`."""
 
-import csv
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -11,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from common.foundation import files
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write
 
 Columns = dict[str, np.ndarray]  # name -> (rows,)
 
@@ -30,10 +29,8 @@ RESOLUTION = 120  # dots per inch
 
 def read_csv(path: Path) -> Columns:
     """Columns of a metrics file, empty if it is missing; cells without a number become NaN."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    whole = files.read_csv(path) if path.is_file() else []
+    rows = [row for row in whole if None not in row.values()]
     names = rows[0] if rows else ()
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
 
@@ -88,7 +85,7 @@ def save_training_curves(folder: Path) -> Path:
     """Draw the curves of a run folder into `curves.png` there, see `draw_training_curves`."""
     picture = draw_training_curves(folder)
     path = folder / "curves.png"
-    with atomic_write(path) as file:
+    with files.atomic_write(path) as file:
         file.write(picture)
     return path
 

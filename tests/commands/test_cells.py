@@ -1,15 +1,16 @@
-"""The lines of commands/collect.sh and its kin: settings, and a small run of each kind."""
+"""The named commands of collect.sh and its kin: settings, and a small run of each kind."""
 
 import csv
 import functools
 import os
-import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from common.foundation.registry import AGENTS, IMAGE_KINDS
+from common.paper import experiments
+from common.paper.experiments import as_overrides
 from common.settings.config import Config, compose, known_keys
 from common.settings.overrides import check_arguments
 from envs.make import make_world
@@ -19,30 +20,15 @@ from visual_encoders.download_chkpts import NAMES
 from visual_encoders.images import COLUMN
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PROGRAMS = {
-    "collect.sh": ["collect.py"],
-    "train_encoder.sh": ["-m", "visual_encoders.train"],
-    "train.sh": ["train.py"],
-    "eval.sh": ["evaluate.py"],
+LINES = {
+    (script, name): as_overrides(experiments.settings(script, name))
+    for script in experiments.SECTIONS
+    for name in experiments.names(script)
 }
-
-
-def cells(script: str) -> dict[str, list[str]]:
-    """The overrides of each line of a script by its name."""
-    found = {}
-    for line in (REPOSITORY / "commands" / script).read_text().splitlines():
-        if line.startswith("cell "):
-            _, name, *command = shlex.split(line)
-            program = ["python", *PROGRAMS[script]]
-            assert command[: len(program)] == program, line
-            assert name not in found, name
-            found[name] = command[len(program) :]
-    return found
-
-
-LINES = {(script, name): o for script in PROGRAMS for name, o in cells(script).items()}
-TRAIN, EVAL, COLLECT = cells("train.sh"), cells("eval.sh"), cells("collect.sh")
-ENCODERS = cells("train_encoder.sh")
+COLLECT, TRAIN, EVAL, ENCODERS = (
+    {name: line for (script, name), line in LINES.items() if script == wanted}
+    for wanted in ("collect", "train", "eval", "train_encoder")
+)
 PUBLISHED = ["ec-sgiql", "ec-sgiql-awr", "ec-iql", "hiql", "iql"]
 EXPERIMENTS = ["ppp", "stack", "scene", "tetris"]
 IMAGES = [name for name in TRAIN if "-image/" in name and "rgb" not in name]
@@ -68,8 +54,6 @@ def test_every_line_has_keys_and_values_that_exist(script, name):
     overrides = LINES[script, name]
     check_arguments(overrides, known_keys())
     settings(*overrides)
-    keys = [override.partition("=")[0] for override in overrides]
-    assert len(set(keys)) == len(keys)
 
 
 def test_every_training_has_its_dataset():

@@ -2,13 +2,16 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from common.paper import experiments
 from common.runs.folders import run_path, train_name
 from common.settings.config import Config, compose
 from envs.make import make_world
@@ -23,9 +26,12 @@ REQUIREMENTS = {
     "test.sh": ["requirements.txt", "tests/requirements.txt"],
 }
 WORLDS = ("cube", "scene", "tetris-1", "tetris-2")
-STUB = """#!/usr/bin/env bash
+# Named commands are put together by the real Python, and run by this one.
+STUB = f"""#!/usr/bin/env bash
+export PYTHONPATH={REPOSITORY}
+[ "${{2:-}}" != common.paper.experiments ] || exec {sys.executable} "$@"
 IFS=$'\\t'
-echo "${0##*/}"$'\\t'"$*" >> "$CALLS"
+echo "${{0##*/}}"$'\\t'"$*" >> "$CALLS"
 """
 
 
@@ -266,20 +272,22 @@ def test_a_named_line_runs_with_the_overrides_at_its_end(project, script, name):
 
 
 @pytest.mark.parametrize(("script", "name"), CELLS)
-def test_without_a_name_the_names_are_listed(script, name):
-    command = ["bash", str(REPOSITORY / "commands" / script)]
+def test_names_are_listed_and_others_refused(project, script, name):
+    command = ["bash", str(project / "commands" / script)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = (REPOSITORY / "commands" / script).read_text().splitlines()
+    assert done.stdout.split() == experiments.names(script.removesuffix(".sh"))
     assert name in done.stdout.splitlines()
-    assert done.stdout.split() == [line.split()[1] for line in lines if line.startswith("cell ")]
-
-
-@pytest.mark.parametrize(("script", "name"), CELLS)
-def test_an_unknown_name_is_refused(script, name):
-    command = ["bash", str(REPOSITORY / "commands" / script), f"{name}s"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, f"{name}s"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: there is no {name}s in ") and not done.stdout
+
+
+def test_a_named_command_is_printed_so_that_it_can_be_copied(project):
+    command = ["bash", str(project / "commands" / "train.sh"), "ppp-state/ec-iql", "a=b c"]
+    environment = os.environ | {"CALLS": str(project / "calls")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (call,) = (project / "calls").read_text().splitlines()
+    assert shlex.split(done.stdout) == call.split("\t")
 
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_slurm"]])

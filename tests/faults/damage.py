@@ -187,7 +187,8 @@ def run_targets(place: Path) -> list[Target]:
 def _snapshot(place: Path) -> Target:
     """The settings that a run's folder belongs to."""
     config = compose(["seed=3", f"output_dir={place / 'runs'}"])
-    open_run(config).close()
+    with open_run(config):
+        pass
     file = run_path(config) / "config.json"
 
     def read() -> Any:

@@ -5,6 +5,7 @@ import torch
 
 from agents.iql.iql import IQL
 from agents.networks.families import make_networks
+from agents.networks.layers import PAIRWISE_LIMIT
 from agents.observations.spec import ObservationSpec
 from benchmarks.subjects import SUBJECTS, TINY, made_up
 from common.data.draws import Draws
@@ -21,6 +22,8 @@ MANY = ObservationSpec("entities", (9, 7))  # more pairs than attention computes
 
 @pytest.mark.parametrize("spec", [*(SPECS[kind] for kind in KINDS), MANY])
 def test_networks_compute_what_plain_ones_do(spec: ObservationSpec) -> None:
+    """Above all attention, in both of its forms."""
+    assert 4**2 <= PAIRWISE_LIMIT < 9**2
     torch.manual_seed(0)
     networks = make_networks(spec, 3, SMALL, SMALL_MLP)
     obs, goal = observations(spec, 5)

@@ -1,4 +1,4 @@
-"""commands/reproduce.sh: what it plans at each scale, that it stops and continues, a small run."""
+"""commands/reproduce.sh: its plan at each scale, stopping and going on, a small run."""
 
 import dataclasses
 import json
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from common.foundation.errors import UserError
-from common.paper import reproduce
+from common.paper import experiments, reproduce
 from common.paper.comparison import TABLES
-from common.paper.experiments import SCRIPTS, Scale, read_lines, read_scales
+from common.paper.experiments import as_overrides, read_scales
 from common.paper.jobs import Job, run_all
 from common.paper.plan import Plan
 from common.paper.reproduce import make_plan
@@ -38,11 +38,17 @@ def plan(table: str, scale: str, tmp_path: Path, *more: str) -> Plan:
     return make_plan([table, scale, *places, *more])
 
 
+def at(scale, script: str, name: str, *more: str):
+    """The settings of a name at a scale."""
+    line = as_overrides(experiments.settings(script, name))
+    return compose([*line, *scale.overrides(script, name), *more])
+
+
 def settings(job: Job):
-    """The settings of a job's line with what is appended, checked as the script checks them."""
+    """The settings of a job with what is appended, checked as the script checks them."""
     script, name, *overrides = (Path(job.command[1]).stem, *job.command[2:])
     check_arguments(overrides, known_keys())
-    return compose([*read_lines(script)[name], *overrides])
+    return compose([*as_overrides(experiments.settings(script, name)), *overrides])
 
 
 @pytest.mark.parametrize("name", SCALES)
@@ -54,28 +60,8 @@ def test_every_job_has_settings_that_exist(table, name, tmp_path):
     data = [job for job in made.preparations() if job.command[0] == "bash"]
     for job in (*data, *made.trainings()):
         assert settings(job).data_dir == f"{tmp_path}/data"
-    lines = read_lines("eval")
     for figure in made.figures():
-        line = lines[figure]
-        compose([*line, *made.scale.overrides("eval", figure, line)])
-
-
-@pytest.mark.parametrize("name", SCALES)
-def test_everything_that_a_scale_changes_is_in_some_line(name):
-    scale = SCALES[name]
-    for script in SCRIPTS:
-        said = {override for line in read_lines(script).values() for override in line}
-        unknown = scale.instead[script].keys() - said
-        assert not {key for key in unknown if not _of_training(script, key)}, script
-    variants = {figure.split("/")[2] for figure in read_lines("eval") if figure.count("/") == 2}
-    assert {*scale.ablations, *scale.other_numbers} <= variants
-    for script, own in scale.own.items():
-        assert own.keys() <= {name.split("/")[0] for name in read_lines(script)}
-
-
-def _of_training(script: str, key: str) -> bool:
-    """Whether train.sh has it; the two share their changes."""
-    return script == "eval" and any(key in line for line in read_lines("train").values())
+        at(made.scale, "eval", figure)
 
 
 def test_the_laptop_s_main_table(tmp_path):
@@ -121,14 +107,11 @@ def test_an_experiment_learns_with_settings_of_its_own(tmp_path):
 
 
 def test_numbers_of_objects_and_choices_of_subgoals_survive_the_laptop(tmp_path):
-    lines = read_lines("eval")
+    def at_scale(variant: str, scale: str = "laptop"):
+        return at(SCALES[scale], "eval", f"ppp-state/ec-sgiql/{variant}")
 
-    def at_scale(variant: str, scale: Scale = SCALES["laptop"]):
-        name = f"ppp-state/ec-sgiql/{variant}"
-        return compose([*lines[name], *scale.overrides("eval", name, lines[name])])
-
-    numbers = SCALES["laptop-numbers"]
-    assert [at_scale(n, numbers).world.num_cubes for n in ("1-cube", "3-cubes")] == [1, 3]
+    for variant, cubes in (("1-cube", 1), ("3-cubes", 3)):
+        assert at_scale(variant, "laptop-numbers").world.num_cubes == cubes
     assert at_scale("max-value").world.num_cubes == 2
     assert at_scale("random-sample").agent_settings.n_diffusion_samples == 1
     assert at_scale("max-value").agent_settings.n_diffusion_samples == 64
@@ -186,7 +169,7 @@ def test_finished_parts_are_skipped(trained):
     later = time.time() + 60
     os.utime(last, (later, later))  # it was trained further
     assert len(first.evaluations()) == 2
-    longer = dataclasses.replace(first.scale, also=first.scale.also | {"train": ["steps=11"]})
+    longer = dataclasses.replace(first.scale, changes={"train": {"steps": 11}})
     assert len(dataclasses.replace(first, scale=longer).trainings()) == 1
 
 
@@ -238,7 +221,9 @@ def test_mistakes_are_explained(arguments, message):
 
 
 def test_a_table_without_lines_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"table subgoals has no line in .* scene-state and ec-iql"):
+    with pytest.raises(
+        UserError, match=r"table subgoals has no figure in .* scene-state and ec-iql"
+    ):
         reproduce.reproduce(
             plan("subgoals", "paper", tmp_path, "experiments=scene-state", "agents=ec-iql")
         )

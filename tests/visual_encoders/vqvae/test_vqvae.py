@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from common.foundation.errors import UserError
 from tests.helpers.dlp_models import golden_images, golden_value
 from visual_encoders.checkpoints import load_folder, save_folder
-from visual_encoders.vqvae.layers import Attention, Downsample, Quantiser
+from visual_encoders.vqvae.layers import Quantiser
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings
 from visual_encoders.vqvae.perceptual import LPIPS, PREFIX, load_lpips
 from visual_encoders.vqvae.published import load
@@ -176,24 +176,6 @@ def test_gradients_pass_the_codebook_straight_through():
     used = F.one_hot(codes.indices, 5).movedim(-1, 1).float()
     summed = torch.einsum("bkhw,bchw->kc", used, pull)
     assert torch.allclose(follow, -4 * summed, atol=1e-6)
-
-
-def test_attention_by_hand():
-    torch.manual_seed(0)
-    layer = Attention(32)
-    x = torch.randn(1, 32, 2, 3)
-    rows = layer.norm(x)[0].flatten(1).T  # (6, 32)
-    q, k, v = (rows @ m.weight[:, :, 0, 0].T + m.bias for m in (layer.q, layer.k, layer.v))
-    mixed = (q @ k.T / math.sqrt(32)).softmax(-1) @ v
-    out = mixed @ layer.proj_out.weight[:, :, 0, 0].T + layer.proj_out.bias
-    assert torch.allclose(layer(x), x + out.T.reshape(1, 32, 2, 3), atol=1e-5)
-
-
-def test_downsampling_pads_below_and_right_only():
-    layer = Downsample(1)
-    torch.nn.init.ones_(layer.conv.weight)
-    torch.nn.init.zeros_(layer.conv.bias)
-    assert layer(torch.ones(1, 1, 4, 4))[0, 0].tolist() == [[9.0, 6.0], [6.0, 4.0]]
 
 
 def test_pictures_of_generated_features_stay_in_range():
