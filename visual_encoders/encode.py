@@ -118,20 +118,16 @@ class EncodingRecipe:
 
 
 class EncodingTool:
-    """Encoder, reader and writer of an encoding process.
-
-    Attributes:
-        read: gives the images of an episode (T, ...). rows: that go to the encoder at once.
-    """
+    """Encoder, reader and writer of an encoding process."""
 
     def __init__(self, recipe: EncodingRecipe) -> None:
         self.encoder = recipe.choice.load()
         images = CPU_IMAGES if self.encoder.device.type == "cpu" else GPU_IMAGES
-        self.rows = max(1, images // recipe.views)
+        self.rows = max(1, images // recipe.views)  # that go to the encoder at once
         with ExitStack() as stack:
             self.writer: LatentWriter = stack.enter_context(recipe.store.write())
             reader = recipe.dataset.reader(COLUMN)
-            self.read: Callable[[int], np.ndarray] = stack.enter_context(reader)
+            self.read: Callable[[int], np.ndarray] = stack.enter_context(reader)  # an episode
             self._files = stack.pop_all()
 
     def close(self) -> None:

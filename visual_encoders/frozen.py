@@ -31,17 +31,12 @@ CPU_IMAGES, GPU_IMAGES = 1, 128
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """The encoder that the settings name; picklable.
+    """The encoder that the settings name; picklable."""
 
-    Attributes:
-        kind: a name in `FROZEN`; `obs`. path: `rep_model_checkpoint`. device: `rep_model_device`.
-        particles: how many of an image, of encoders that make particles (`None`: as in training).
-    """
-
-    kind: str
+    kind: str  # a name in `FROZEN`
     path: str | None = None
     device: str = "auto"
-    particles: int | None = None
+    particles: int | None = None  # of an image, where an encoder makes such; None: as in training
 
     @classmethod
     def of(cls, config: Config) -> "EncoderChoice":

@@ -22,19 +22,15 @@ FORMAT = "hecrl-checkpoint-1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: the run's settings, its updates, and nested dictionaries of tensors.
-
-    `encoder` is the SHA-256 of the frozen encoder that made its observations, if one did.
-    `acting_only` says that it lacks what only learning reads, see `common.runs.export`.
-    """
+    """A checkpoint as read."""
 
     path: Path
-    raw: dict[str, Any]
-    step: int
+    raw: dict[str, Any]  # the run's settings
+    step: int  # its updates
     extra: dict[str, Any]
-    state: dict[str, Any]
-    encoder: str | None = None
-    acting_only: bool = False
+    state: dict[str, Any]  # nested dictionaries of tensors
+    encoder: str | None = None  # SHA-256 of the frozen encoder that made its observations
+    acting_only: bool = False  # lacks what only learning reads, see `common.runs.export`
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any) -> None:

@@ -39,15 +39,11 @@ AGENT_RUNS = RunKind(
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A training run's folder.
-
-    `resumed` says that the folder had been used before, `changes` which settings that do not touch
-    the result are now different (`"steps=1000, was 500"`).
-    """
+    """A training run's folder."""
 
     path: Path
-    resumed: bool
-    changes: list[str]
+    resumed: bool  # it had been used before
+    changes: list[str]  # of settings that do not touch the result ("steps=1000, was 500")
 
 
 def run_path(config: Config, kind: RunKind = AGENT_RUNS) -> Path:

@@ -41,8 +41,8 @@ class Source:
     def provide(self, step: int) -> None:
         """Make sure that the data of update `step`, counted from 1, exist.
 
-        Asked once before each update, in order; a run that goes on asks for the updates after its
-        checkpoint and for none again that this holds.
+        Asked once before each update, in order; a run that goes on begins with the update after its
+        checkpoint, so nothing that the checkpoint knows is provided twice.
         """
 
 

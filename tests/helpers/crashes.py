@@ -1,8 +1,11 @@
-"""Crashes at a chosen point, to see what they leave behind."""
+"""Crashes at a chosen point, to see what they leave behind, and refusals in one line."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from common.foundation.errors import UserError
 
 
 class Crash(Exception):
@@ -26,3 +29,11 @@ def fail_at(
         return value
 
     monkeypatch.setattr(owner, name, failing)
+
+
+def refusal(call: Callable, *arguments: Any, **options: Any) -> str:
+    """The one line with which a call refuses what it was given."""
+    with pytest.raises(UserError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)

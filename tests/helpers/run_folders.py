@@ -3,12 +3,11 @@
 What is in them is made up.
 """
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.foundation.files import csv_text, write_json
 from common.settings.config import compose
 
 GIT = {"commit": "0123456789abcdef", "dirty": False}
@@ -21,11 +20,12 @@ def add_run(output: Path, cell: str, seed: int, successes: Sequence[float] = (0.
     folder = output / "train" / f"{cell.replace('/', '_')}_{seed}"
     folder.mkdir(parents=True)
     config = compose([*WORLD, f"seed={seed}", f"run_name={folder.name}"])
-    _write(folder / "config.json", config.raw)
-    _write(folder / "provenance.json", [_provenance()])
+    write_json(folder / "config.json", config.raw)
+    write_json(folder / "provenance.json", [_provenance()])
     points = enumerate(successes, start=1)
-    _rows(folder / "eval.csv", [{"step": 10 * i, "success": s} for i, s in points])
-    _rows(folder / "timing.csv", [{"step": 10, "seconds": 1800.0, "updates_per_second": 2.0}])
+    (folder / "eval.csv").write_text(csv_text([{"step": 10 * i, "success": s} for i, s in points]))
+    speed = {"step": 10, "seconds": 1800.0, "updates_per_second": 2.0}
+    (folder / "timing.csv").write_text(csv_text([speed]))
     return folder
 
 
@@ -51,7 +51,7 @@ def add_evaluation(
     ]
     for row, count in zip(rows, changed, strict=False):
         row["entities_changed"] = float(count)
-    _rows(folder / "episodes.csv", rows)
+    (folder / "episodes.csv").write_text(csv_text(rows))
     names = [key for key in rows[0] if key not in ("episode", "seed")]
     means = {key: sum(row[key] for row in rows) / len(rows) for key in names}
     run = "_".join([*cell.split("/")[:2], str(seed)])
@@ -66,21 +66,10 @@ def add_evaluation(
         "settings": compose(settings).raw,
         "provenance": _provenance(),
     }
-    _write(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     return folder
 
 
 def _provenance() -> dict[str, Any]:
     about = {"started": "2026-01-01T00:00:00", "command": ["train.py"], "system": "a system"}
     return about | {"git": GIT, "versions": {"python": "3"}, "device_name": "a processor"}
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value))
-
-
-def _rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

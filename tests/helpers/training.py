@@ -27,10 +27,10 @@ from tests.helpers.shells import REPOSITORY
 RHYTHM = ("steps=20", "log_freq=4", "eval_freq=9", "checkpoint_freq=6")
 
 
-def result(successes: int, episodes: int = 10) -> Evaluation:
+def result(successes: int, episodes: int = 10, reward: float = 0.0) -> Evaluation:
     """An evaluation in which the first so many episodes succeeded."""
     rows = [
-        {"episode": i, "seed": i, "success": float(i < successes), "episode_reward": -float(i)}
+        {"episode": i, "seed": i, "success": float(i < successes), "episode_reward": reward}
         for i in range(episodes)
     ]
     return Evaluation(rows, summarise(rows), [], 1, 1.0)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from common.foundation.errors import UserError
 from common.settings.schema import SettingError, setting
+from tests.helpers.crashes import refusal
 from visual_encoders.checkpoints import load_folder, read_settings, save_folder, select_entries
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "scalar": torch.tensor(0.5).double()}
@@ -17,13 +17,6 @@ WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "scalar": torch.tensor(0.5)
 def folder(tmp_path):
     save_folder(tmp_path / "encoder", {"width": 3, "run": "x"}, WEIGHTS)
     return tmp_path / "encoder"
-
-
-def problem(call, *args) -> str:
-    with pytest.raises(UserError) as error:
-        call(*args)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_a_folder_comes_back_to_the_bit(folder):
@@ -41,25 +34,25 @@ def test_a_view_takes_only_its_own_bytes(tmp_path):
 
 
 def test_missing_folder_and_missing_files(folder):
-    assert "no encoder at" in problem(load_folder, folder / "absent")
+    assert "no encoder at" in refusal(load_folder, folder / "absent")
     (folder / "best.pth").unlink()
-    assert problem(load_folder, folder).startswith("best.pth missing in")
+    assert refusal(load_folder, folder).startswith("best.pth missing in")
     (folder / "hparams.json").unlink()
-    assert problem(load_folder, folder).startswith("hparams.json and best.pth missing in")
+    assert refusal(load_folder, folder).startswith("hparams.json and best.pth missing in")
 
 
 def test_damaged_hyperparameters(folder):
     (folder / "hparams.json").write_text("{")
-    assert "hparams.json is not valid JSON" in problem(load_folder, folder)
+    assert "hparams.json is not valid JSON" in refusal(load_folder, folder)
     (folder / "hparams.json").write_text("[1]")
-    assert "does not hold names with values" in problem(load_folder, folder)
+    assert "does not hold names with values" in refusal(load_folder, folder)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 400, -30])
 def test_weights_cut_short(folder, keep):
     content = (folder / "best.pth").read_bytes()
     (folder / "best.pth").write_bytes(content[:keep])
-    assert "best.pth is damaged" in problem(load_folder, folder)
+    assert "best.pth is damaged" in refusal(load_folder, folder)
 
 
 def test_weights_with_a_flipped_byte(folder):
@@ -67,7 +60,7 @@ def test_weights_with_a_flipped_byte(folder):
     place = content.index(WEIGHTS["a.weight"].numpy().tobytes())
     content[place] ^= 1
     (folder / "best.pth").write_bytes(content)
-    assert "best.pth is damaged" in problem(load_folder, folder)
+    assert "best.pth is damaged" in refusal(load_folder, folder)
 
 
 class Code:
@@ -85,7 +78,7 @@ class Code:
 )
 def test_anything_but_tensors_is_refused(folder, content, expected):
     torch.save(content, folder / "best.pth")
-    assert expected in problem(load_folder, folder)
+    assert expected in refusal(load_folder, folder)
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class Size:
 def test_settings_come_from_the_hyperparameters(folder):
     hparams, _ = load_folder(folder)
     assert read_settings(Size, hparams, folder) == Size(width=3)
-    missing = problem(read_settings, Size, {}, folder)
+    missing = refusal(read_settings, Size, {}, folder)
     assert missing.endswith("hparams.json lacks width; is it of another kind of encoder?")
     with pytest.raises(SettingError, match=r"hparams\.json: width=0 is too small; allowed"):
         read_settings(Size, {"width": 0}, folder)
@@ -107,12 +100,12 @@ def test_entries_must_fit():
     ignored = ["loss."]
     selected = select_entries(state, {"scalar": torch.tensor(1.0)}, [*ignored, "a.weight"], "f")
     assert list(selected) == ["scalar"]
-    unknown = problem(select_entries, state, {"scalar": torch.tensor(1.0)}, ignored, "f")
+    unknown = refusal(select_entries, state, {"scalar": torch.tensor(1.0)}, ignored, "f")
     assert (
         unknown == "f/best.pth has the unknown entry a.weight; it does not belong to f/hparams.json"
     )
     lost = {**WEIGHTS, "b": torch.zeros(1), "c": torch.zeros(1)}
-    assert "f/best.pth lacks b and 1 more;" in problem(select_entries, state, lost, ignored, "f")
+    assert "f/best.pth lacks b and 1 more;" in refusal(select_entries, state, lost, ignored, "f")
     other = {**WEIGHTS, "a.weight": torch.zeros(3, 2)}
-    wrong = problem(select_entries, state, other, ignored, "f")
+    wrong = refusal(select_entries, state, other, ignored, "f")
     assert "a.weight has shape (2, 3) instead of (3, 2)" in wrong

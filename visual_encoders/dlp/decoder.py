@@ -109,17 +109,12 @@ class ObjectDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image and its parts.
+    """A decoded image, its foreground over its background."""
 
-    Attributes:
-        image: (B, C, H, H), `foreground` over `background` of the same shape.
-        masks: (B, K, H, H), how much of a pixel each particle takes.
-    """
-
-    image: Tensor
-    foreground: Tensor
-    background: Tensor
-    masks: Tensor
+    image: Tensor  # (B, C, H, H)
+    foreground: Tensor  # (B, C, H, H)
+    background: Tensor  # (B, C, H, H)
+    masks: Tensor  # (B, K, H, H), the share of a pixel that each particle takes
 
 
 def compose(

@@ -18,27 +18,20 @@ KEY_CHANNELS, WIDTH, HIDDEN = 32, 128, 256  # of the networks on glimpses
 
 @dataclass(frozen=True)
 class Proposed:
-    """Proposed positions (B, P, 2) in coordinates of the image, and their spread.
+    """Proposed positions, and the variances of row and column with their covariance."""
 
-    `spread` (B, P, 3): variances of row and column, and their covariance, in units of the patch.
-    """
-
-    positions: Tensor
-    spread: Tensor
+    positions: Tensor  # (B, P, 2), in coordinates of the image
+    spread: Tensor  # (B, P, 3), in units of the patch
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Posteriors of M particles' attributes.
+    """Posteriors of M particles' attributes."""
 
-    offset (B, M, 2) from where the glimpse was taken, scale (B, M, 2) before its sigmoid, depth
-    (B, M, 1) and transparency `on` (B, M, 1).
-    """
-
-    offset: Gaussian
-    scale: Gaussian
-    depth: Gaussian
-    on: Beta
+    offset: Gaussian  # (B, M, 2), from where the glimpse was taken
+    scale: Gaussian  # (B, M, 2), logits
+    depth: Gaussian  # (B, M, 1)
+    on: Beta  # (B, M, 1), transparency
 
     def select(self, index: Tensor) -> "Attributes":
         """The particles at indices (B, K)."""
@@ -48,16 +41,13 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Particles:
-    """Values: position and scale logit (B, K, 2), depth and on (B, K, 1), features (B, K, F).
+    """Values of particles; agents see them as `rows`."""
 
-    `rows` is how agents see them.
-    """
-
-    position: Tensor
-    scale: Tensor
-    depth: Tensor
-    on: Tensor
-    features: Tensor
+    position: Tensor  # (B, K, 2)
+    scale: Tensor  # (B, K, 2), logits
+    depth: Tensor  # (B, K, 1)
+    on: Tensor  # (B, K, 1), transparency
+    features: Tensor  # (B, K, F)
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> "Particles":

@@ -33,15 +33,10 @@ from visual_encoders.dlp.settings import DLPSettings
 
 @dataclass(frozen=True)
 class Phase:
-    """Differences between epochs of training.
+    """Differences between epochs of training."""
 
-    Attributes:
-        warmup: only glimpses are reconstructed; positions and scales get no gradient from that.
-        noisy: scales are random around the glimpse's, and placed alphas carry noise.
-    """
-
-    warmup: bool
-    noisy: bool
+    warmup: bool  # only glimpses are reconstructed; positions and scales get no gradient from that
+    noisy: bool  # scales are random around the glimpse's, and placed alphas carry noise
 
 
 MAIN = Phase(warmup=False, noisy=False)

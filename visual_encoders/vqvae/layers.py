@@ -17,17 +17,11 @@ GROUPS = 32  # of the normalisation; every width is a multiple of it
 
 @dataclass(frozen=True)
 class Codes:
-    """A quantised latent.
+    """A quantised latent z of codes e."""
 
-    Attributes:
-        latent: (B, E, h, w) the codes, with the gradient of what was quantised (straight-through).
-        indices: (B, h, w) int64, which code.
-        loss: scalar, 0.25 mean (stop(e) - z)^2 + mean (e - stop(z))^2.
-    """
-
-    latent: Tensor
-    indices: Tensor
-    loss: Tensor
+    latent: Tensor  # (B, E, h, w), e with the gradient of z (straight-through)
+    indices: Tensor  # (B, h, w) int64, of the codes
+    loss: Tensor  # scalar, 0.25 mean (stop(e) - z)^2 + mean (e - stop(z))^2
 
 
 class Quantiser(nn.Module):

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from common.foundation.errors import UserError
 from common.settings.schema import build
+from tests.helpers.crashes import refusal
 from tests.helpers.dlp_models import PUBLISHED, SMALL, published_entries, small_images, small_model
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.dlp.model import DLP
@@ -31,13 +31,6 @@ def folder(model, tmp_path):
 def rewrite(folder, change):
     hparams, state = load_folder(folder)
     save_folder(folder, hparams, change(dict(state)))
-
-
-def problem(folder, **options) -> str:
-    with pytest.raises(UserError) as error:
-        load(folder, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("particles", [20, 24])
@@ -81,7 +74,7 @@ def test_one_family_of_names_is_enough(model, folder, lacking):
 def test_two_families_that_differ_are_refused(folder):
     name = f"{TWIN}depth_up.main.grouupnorm_64.bias"
     rewrite(folder, lambda state: state | {name: state[name] + 1})
-    assert f"{name} and {MAIN}depth_up" in problem(folder)
+    assert f"{name} and {MAIN}depth_up" in refusal(load, folder)
 
 
 def test_constants_of_the_loss_may_be_missing(model, folder):
@@ -116,7 +109,9 @@ def test_more_particles_after_training(model, folder):
         encoding = more(images)
         picture = more.decode(encoding.particles, encoding.background_code)
     assert picture.masks.shape == (2, 11, 64, 64)
-    assert "keep 65 particles (dlp_post_training_num_kp) of 64" in problem(folder, particles=65)
+    assert "keep 65 particles (dlp_post_training_num_kp) of 64" in refusal(
+        load, folder, particles=65
+    )
 
 
 def test_onto_a_device(folder):
@@ -125,27 +120,27 @@ def test_onto_a_device(folder):
 
 def test_an_unknown_entry(folder):
     rewrite(folder, lambda state: state | {"fg_module.new.weight": torch.zeros(1)})
-    message = problem(folder)
+    message = refusal(load, folder)
     assert "best.pth has the unknown entry fg_module.new.weight; it does not belong to" in message
 
 
 def test_a_missing_entry(folder):
     lost = "fg_module.prior.enc.keymap.bias"
     rewrite(folder, lambda state: {k: v for k, v in state.items() if k != lost})
-    assert f"best.pth lacks {lost};" in problem(folder)
+    assert f"best.pth lacks {lost};" in refusal(load, folder)
 
 
 def test_hyperparameters_of_another_encoder(folder):
     hparams = SMALL | {"learned_feature_dim": 4}
     (folder / "hparams.json").write_text(json.dumps(hparams))
-    message = problem(folder)
+    message = refusal(load, folder)
     assert "features_head.weight has shape (6, 128) instead of (8, 128)" in message
     (folder / "hparams.json").write_text(json.dumps(SMALL | {"n_kp_enc": 9}))
-    assert "best.pth lacks bg_module" in problem(folder)
+    assert "best.pth lacks bg_module" in refusal(load, folder)
 
 
 def test_missing_and_wrong_hyperparameters(folder):
     (folder / "hparams.json").write_text(json.dumps({k: SMALL[k] for k in list(SMALL)[1:]}))
-    assert "hparams.json lacks image_size;" in problem(folder)
+    assert "hparams.json lacks image_size;" in refusal(load, folder)
     (folder / "hparams.json").write_text(json.dumps(SMALL | {"n_kp_enc": "many"}))
-    assert "hparams.json: n_kp_enc=many is not an integer" in problem(folder)
+    assert "hparams.json: n_kp_enc=many is not an integer" in refusal(load, folder)
