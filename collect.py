@@ -8,17 +8,16 @@ import shlex
 import sys
 
 from common.foundation.errors import UserError
+from common.foundation.pool import Patience
+from common.foundation.registry import IMAGE_KINDS
 from common.settings.config import Config
 from common.settings.launch import hydra_main
 from datasets.collection import collect
+from envs.make import make_world
 
 
 def run(config: Config) -> None:
     """Collect what `config` says; states always, images if `obs` is a kind made from images."""
-    from agents.observations.kinds import IMAGE_KINDS
-    from common.foundation.processes import Patience
-    from envs.make import make_world
-
     world = make_world(config)
     world.check_collects()
     if config.dataset_name is None:

@@ -8,36 +8,29 @@ What the command line sets holds; everything else is as the agent was trained, b
 under `output/eval/`, which appears with them.
 """
 
-from common.settings.config import Config
+from pathlib import Path
+
+import torch
+
+from agents.random_policy import RandomPolicy
+from common.evaluation.evaluate import prepare_evaluation
+from common.evaluation.results import save_results, table
+from common.foundation.device import describe_device, resolve_device, set_deterministic, set_threads
+from common.runs.agents import load_agent
+from common.runs.folders import make_eval_parent, new_eval_folder, provenance
+from common.runs.setup import Setup
+from common.settings.config import Config, parse
+from common.settings.inherit import find_checkpoint, given_keys, merge
 from common.settings.launch import hydra_main
 
 
 def run(command: Config) -> None:
     """Evaluate the agent that `command` names."""
-    from agents.random_policy import RandomPolicy
-    from common.evaluation.evaluate import prepare_evaluation
-    from common.evaluation.results import save_results, table
-    from common.foundation.device import (
-        describe_device,
-        resolve_device,
-        set_deterministic,
-        set_threads,
-    )
-    from common.runs.agents import load_agent
-    from common.runs.folders import make_eval_parent, new_eval_folder, provenance
-    from common.settings.config import parse
-    from common.settings.inherit import find_checkpoint, given_keys, merge
-
     path = find_checkpoint(command.eval_checkpoint)
     device = resolve_device(command.device)
     set_threads(command.threads)
     set_deterministic(command.deterministic)
-    given = given_keys()
-    setup, config, step = load_agent(
-        path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
-    )
-    if config.random_policy:
-        setup.agent, step = RandomPolicy(setup.world.action_dim), 0
+    setup, config, step = _load(path, command, device)
     evaluation = prepare_evaluation(config, setup)
     record = provenance(describe_device(device))
     make_eval_parent(config)  # before the work, which a disk that refuses would make worthless
@@ -51,6 +44,17 @@ def run(command: Config) -> None:
         f"of {config.max_episode_steps} steps, seed {config.seed}\n{table(result)}"
     )
     print(*files, sep="\n")
+
+
+def _load(path: Path, command: Config, device: torch.device) -> tuple[Setup, Config, int]:
+    """The agent at `path`, its settings with those of the command line, and its updates."""
+    given = given_keys()
+    setup, config, step = load_agent(
+        path, device, configure=lambda stored: parse(merge(stored, command.raw, given))
+    )
+    if config.random_policy:
+        setup.agent, step = RandomPolicy(setup.world.actions.size), 0
+    return setup, config, step
 
 
 if __name__ == "__main__":

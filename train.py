@@ -23,32 +23,13 @@ def run(config: Config) -> None:
 
 def _train(config: Config, team: Any) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
-    from common.foundation.device import describe_device
-    from common.runs.folders import open_run, run_path
+    from common.training.loop import train_in_folder
     from common.training.offline import Trainer
 
     setup, buffer = _prepare(config, team)
-    path = run_path(config)
-    with contextlib.ExitStack() as stack:
-        if team.is_main:  # the others write nothing, so they need no lock
-            machine = describe_device(team.device) | {"processes": team.size}
-            folder = stack.enter_context(open_run(config, machine))
-        team.wait()
-        trainer = Trainer(config, setup, buffer, path, team)
-        if team.is_main and trainer.finished:
-            print(f"already finished, {trainer.step} updates: {path}")
-        elif team.is_main and folder.resumed:
-            print(f"continuing {path} at update {trainer.step}", *folder.changes, sep="\n  ")
-        if trainer.finished:
-            return None
-        stopped_by = trainer.run()
-        team.wait()
-    if team.is_main and stopped_by is not None:
-        again = "continues" if config.save_agent else "starts over (save_agent=false)"
-        print(f"stopped; the same command {again}: {path}")
-    elif team.is_main:
-        print(f"finished: {path}")
-    return stopped_by
+    return train_in_folder(
+        config, team, lambda folder: Trainer(config, setup, buffer, folder, team)
+    )
 
 
 def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
@@ -74,7 +55,7 @@ def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
     if start:
         restore_agent(setup, start)
         scales = Normaliser(**start.state["normaliser"])  # what its parameters are made for
-    arguments = config, world, observation, team.device, scales, setup.agent.uses_rewards
+    arguments = config, world, observation, team.device, scales, setup.agent.wants.rewards
     with team.in_turn() if observation.encoded else contextlib.nullcontext():
         buffer, setup.normaliser = load_training_data(*arguments)
     load_goal_policy(setup, config)

@@ -1,93 +1,27 @@
-"""What every agent is and is built from, and a few words that all of them use."""
+"""The interface of agents, and what they are built from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from agents.learner import Learner
+from agents.networks.families import Networks
+from agents.observations.spec import ObservationSpec
+from common.data.batches import Tree
 from common.data.buffer import Buffer
+from common.data.wants import Transitions, Wants
 
 Metrics = dict[str, Tensor]  # name, prefixed by its network -> scalar tensor
-Noise = tuple[Tensor, ...]  # what an update draws besides its batch
 
 # Batches are padded to a multiple of this many rows when acting. Matrix products treat the last few
 # rows of an odd batch differently; padded, a row's result does not depend on how many others are
 # asked with it, so an episode has the same result in any company.
 ROW_BLOCK = 32
-
-
-@dataclass(frozen=True)
-class ObservationSpec:
-    """What an observation is, as far as networks need to know.
-
-    Attributes:
-        kind: "entities", "flat" or "image".
-        shape: (N, D) for entities, (S,) for flat ones, (V*3, H, W) uint8 for images.
-        views: V cameras. Of entities the first N/V belong to view 1 and so on; a flat observation
-            is one vector after the other.
-        explicit: leading features of a particle (position, scale, depth, transparency), which are
-            projected apart from its visual features; 0 = all features together.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    views: int = 1
-    explicit: int = 0
-
-    @property
-    def features(self) -> int:
-        """D of entities, S of a flat observation."""
-        return self.shape[-1]
-
-    @property
-    def ordered(self) -> bool:
-        """Whether rows of two observations of an episode belong together; not so for particles."""
-        return self.explicit == 0
-
-
-class Networks(Protocol):
-    """Makes the networks that fit an observation and an action; see `agents.networks.families`."""
-
-    @property
-    def fills_threads(self) -> bool:
-        """Whether one update keeps two CPU threads busy, so that a second process gains nothing."""
-
-    @property
-    def acting_threads(self) -> int:
-        """CPU threads that a policy's call for some environments keeps busy; 0 = all there are."""
-
-    def policy(self) -> nn.Module:
-        """pi(s, g): (B, *shape) twice -> (B, A) in (-1, 1)."""
-
-    def value(self) -> nn.Module:
-        """V(s, g): (B, *shape) twice -> (B,)."""
-
-    def critic(self, members: int) -> nn.Module:
-        """K members of Q(s, a, g): (B, *shape), (B, A), (B, *shape) -> (K, B)."""
-
-    def subgoal_policy(self) -> nn.Module:
-        """Deterministic subgoal of (s, g): (B, *shape) twice -> (B, *shape)."""
-
-    def diffuser(self, steps: int) -> nn.Module:
-        """Diffusion of subgoals, see `agents.networks.diffusion.SubgoalDiffuser`."""
-
-    def window_diffuser(
-        self,
-        slots: int,
-        steps: int,
-        size: dict[str, Any],
-        *,
-        predicts_noise: bool,
-        closed_gates: bool,
-    ) -> nn.Module:
-        """Diffusion of windows, see `agents.ecdiffuser.windows.WindowDiffuser`.
-
-        `size` has the fields of `EITSettings` that differ from other networks'.
-        """
 
 
 @dataclass(frozen=True)
@@ -130,28 +64,59 @@ class AgentContext:
         return mean if self.average is None else self.average(mean)
 
 
+@dataclass(frozen=True)
+class Timestep:
+    """One moment of R environments, in which an agent acts.
+
+    Attributes:
+        obs: (R, *shape), normalised. goal: (R, *shape), or None in worlds without goals.
+        step: (R,) environment steps already done in each episode.
+        memory: (R,) what the last call returned, at step 0 what `Agent.begin` did.
+        generators: one per environment, so that an episode's draws are its own.
+        explore: whether to act so that something is learned from it; False in evaluations.
+        tell: is told, if somebody listens, of decisions in some of the rows: a heading and then a
+            line for each of these rows.
+    """
+
+    obs: Tensor
+    goal: Tensor | None
+    step: Tensor
+    memory: Tree
+    generators: list[torch.Generator]
+    explore: bool = False
+    tell: Callable[[Tensor, list[str]], None] | None = None
+
+
 class Agent(ABC):
-    """What training and evaluation ask of an agent.
+    """Everything that training and evaluation ask of an agent.
 
     Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
 
     Attributes:
         Settings: dataclass of its section in `config.yaml`, whose name is `name`.
-        uses_rewards: whether its batches have rewards.
+        losses: methods that compute its losses, and may be compiled.
+        judges: learners of `update_critics`, if an update has two halves; the other half,
+            `update_policies`, reads what these learned, and they nothing of it.
         learning_only: parts of `state_dict` that acting does not read.
         shown: metrics beside the progress bar, by their label there.
+        value_range: smallest and largest value that there can be; None if it estimates none.
+        wants: its law of batches. batch_size: of an update; None is the setting of that name.
         pursues_subgoals: whether `pursued` may be other than the goal.
-        batch_size: of an update; None is the setting of that name.
+        explains: whether it tells of its decisions, see `Timestep.tell`.
         learners: what it learns, by name.
     """
 
     Settings: ClassVar[type]
     name: ClassVar[str]
-    uses_rewards: ClassVar[bool] = True
+    losses: ClassVar[tuple[str, ...]]
+    judges: ClassVar[tuple[str, ...]] = ()
     learning_only: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[dict[str, str]]
-    pursues_subgoals: bool = False
+    value_range: tuple[float, float] | None = None
+    wants: Wants = Transitions()
     batch_size: int | None = None
+    pursues_subgoals: bool = False
+    explains: bool = False
 
     def __init__(self, settings: Any, context: AgentContext) -> None:
         self.settings, self.context = settings, context
@@ -162,20 +127,15 @@ class Agent(ABC):
     def prepare(self, buffer: Buffer) -> None:  # noqa: B027 (most agents need nothing)
         """Take from the data what learning and acting need; called before the first update."""
 
-    @property
-    def sampler(self) -> Callable[[Buffer, int, torch.Generator], Any]:
-        """Draws a batch of so many samples; a pure function that other processes can be sent."""
-        return Buffer.sample
-
-    def draw_noise(self, batch: Any, generator: torch.Generator) -> Noise:
-        """The random numbers of an update on `batch`: here none.
+    def draw_noise(self, batch: Tree, generator: torch.Generator) -> Tree:
+        """The random numbers (B, ...) of an update on `batch`: here none.
 
         Apart from `update`, which is then a function of tensors that can be compiled and captured.
         """
-        return ()
+        return TensorDict(batch_size=batch.batch_size)
 
     @abstractmethod
-    def update(self, batch: Any, noise: Noise) -> Metrics:
+    def update(self, batch: Tree, noise: Tree) -> Metrics:
         """One update on one batch."""
 
     def _minimise(self, name: str, loss: Tensor, metrics: Metrics) -> Metrics:
@@ -190,34 +150,20 @@ class Agent(ABC):
 
     # --- acting ------------------------------------------------------------------------------
 
-    def begin(self, goal: Tensor) -> Tensor:
-        """The memory of an episode with this goal (*shape) before its first step; here the goal.
+    def begin(self, goal: Tensor | None) -> Tree:
+        """The memory of an episode with this goal (*shape) before its first step; here empty.
 
-        Of any shape, the same for all episodes.
+        Of the same shapes for all episodes.
         """
-        return goal
+        return TensorDict()
 
     @abstractmethod
-    def act(
-        self,
-        obs: Tensor,
-        goal: Tensor,
-        step: Tensor,
-        memory: Tensor,
-        generators: list[torch.Generator],
-    ) -> tuple[Tensor, Tensor]:
-        """Actions of R environments: (R, A) in [-1, 1], and their memories.
+    def act(self, timestep: Timestep) -> tuple[Tensor, Tree]:
+        """Actions of R environments: (R, A) in [-1, 1], and their memories (R,)."""
 
-        Args:
-            obs, goal: (R, *shape), normalised.
-            step: (R,) environment steps already done in each episode.
-            memory: (R, ...) what the last call returned, at step 0 what `begin` did.
-            generators: one per environment, so that an episode's draws are its own.
-        """
-
-    def pursued(self, memory: Tensor, goal: Tensor) -> Tensor:
-        """What an episode with this memory and goal pursues now: (*shape); here its memory."""
-        return memory
+    def pursued(self, memory: Tree, goal: Tensor | None) -> Tensor | None:
+        """Aim of an episode with this memory and goal just now: (*shape); here the goal."""
+        return goal
 
     # --- files -------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import subjects as worlds
 from benchmarks.measure import Row, Table, arguments, largest_peak, note_peak, publish
+from benchmarks.subjects import WORLDS, has_qualities, make_benchmark_world
 from common.foundation.errors import one_line_errors
+from common.foundation.jobs import run_jobs
 from common.settings.config import compose
 from datasets.collection import EpisodeRecipe
 from datasets.shards import Part
-from datasets.workers import Job, run_jobs
+from datasets.source import EpisodeId
 
 KINDS = ("state", "image", "image, fast")
 
@@ -31,8 +32,8 @@ KINDS = ("state", "image", "image, fast")
 class NotingRecipe(EpisodeRecipe):
     """Records as collection does, and notes the process's memory after each episode."""
 
-    def record(self, env: Any, job: Job) -> Iterator[int]:
-        yield from super().record(env, job)
+    def run(self, env: Any, episode: EpisodeId) -> Iterator[int]:
+        yield from super().run(env, episode)
         note_peak(self.folder)
 
 
@@ -40,7 +41,7 @@ def collected(
     title: str, kind: str, workers: int, episodes: int, steps: int
 ) -> tuple[float, float]:
     """Steps per second of all workers together, and MiB of the largest."""
-    world = worlds.make(title, steps, collects=True, fast=kind == "image, fast")
+    world = make_benchmark_world(title, steps, collects=True, fast=kind == "image, fast")
     settings = compose(["env_kwargs.manipobj.num_cubes=1"]).collect
     reports: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +50,7 @@ def collected(
             (place / split).mkdir()
         part = Part({"train": episodes * workers, "val": 0}, 0, 1)
         recipe = NotingRecipe(place, world, settings, 0, kind != "state", part)
-        jobs = [("train", index) for index in part.range("train")]
+        jobs = [EpisodeId("train", index) for index in part.range("train")]
         run_jobs([recipe] * workers, jobs, lambda n: reports.append((time.perf_counter(), n)))
         peak = largest_peak(place)
     # The first report of each worker is of its start; what follows was done since then.
@@ -61,7 +62,7 @@ def measure(options: argparse.Namespace) -> list[Table]:
     speed = Table("Environment steps per second of collection")
     for title in options.worlds:
         for kind in options.kinds:
-            if kind == "image, fast" and not worlds.has_qualities(title):
+            if kind == "image, fast" and not has_qualities(title):
                 continue
             state = kind == "state"
             steps = options.steps if state else options.image_steps
@@ -89,7 +90,7 @@ def _row(title: str, kind: str, workers: int, rate: float, peak: float) -> Row:
 def main() -> None:
     options = arguments(
         __doc__,
-        worlds={"nargs": "+", "choices": tuple(worlds.WORLDS), "default": list(worlds.WORLDS)},
+        worlds={"nargs": "+", "choices": tuple(WORLDS), "default": list(WORLDS)},
         kinds={"nargs": "+", "choices": KINDS, "default": list(KINDS)},
         workers={"type": int, "nargs": "+", "default": [1, 2]},
         episodes={"type": int, "default": 2, "help": "of each worker"},

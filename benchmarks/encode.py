@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from benchmarks import subjects as worlds
 from benchmarks.measure import (
     Row,
     Table,
@@ -28,14 +27,16 @@ from benchmarks.measure import (
     publish,
     stopwatch,
 )
+from benchmarks.subjects import make_benchmark_world
 from common.foundation.device import resolve_device
 from common.foundation.errors import one_line_errors
+from common.foundation.jobs import run_jobs
 from common.settings.config import compose
 from datasets.collection import EpisodeRecipe, make_header
 from datasets.filling import filling
 from datasets.shards import Part
+from datasets.source import EpisodeId
 from datasets.store import Dataset
-from datasets.workers import Job, run_jobs
 from visual_encoders.dlp.model import DLP
 from visual_encoders.dlp.published import save
 from visual_encoders.dlp.settings import DLPSettings
@@ -50,8 +51,8 @@ PIXELS = 128
 class NotingRecipe(EncodingRecipe):
     """Encodes as conversion does, and notes the process's memory after each episode."""
 
-    def record(self, tool: Any, job: Job) -> Iterator[int]:
-        yield from super().record(tool, job)
+    def run(self, tool: Any, episode: EpisodeId) -> Iterator[int]:
+        yield from super().run(tool, episode)
         note_peak(self.store.folder)
 
 
@@ -83,7 +84,7 @@ def by_batch(encoder: FrozenEncoder, options: argparse.Namespace) -> Table:
 
 def record_images(folder: Path, episodes: int, steps: int) -> Dataset:
     """A dataset of Push-Tetris with images, which needs no graphics."""
-    world = worlds.make("Push-Tetris, 3 pieces", steps, collects=True)
+    world = make_benchmark_world("Push-Tetris, 3 pieces", steps, collects=True)
     settings = compose(["env_kwargs.manipobj.num_cubes=1"]).collect
     recipe = EpisodeRecipe(
         folder / "images", world, settings, 0, True, Part({"train": episodes, "val": 0}, 0, 1)
@@ -91,7 +92,7 @@ def record_images(folder: Path, episodes: int, steps: int) -> Dataset:
     env = recipe.make()
     with filling(recipe.folder, make_header(recipe, "benchmarks.encode")) as dataset:
         for index in range(episodes):
-            list(recipe.record(env, ("train", index)))
+            list(recipe.run(env, EpisodeId("train", index)))
     return dataset
 
 
@@ -104,7 +105,7 @@ def conversion(encoder: FrozenEncoder, folder: Path, options: argparse.Namespace
         store.folder.mkdir()
         store.prepare()
         recipe = NotingRecipe(dataset, encoder.choice, 1, store)
-        jobs = [("train", index) for index in range(episodes)]
+        jobs = [EpisodeId("train", index) for index in range(episodes)]
         wall, _ = stopwatch(partial(run_jobs, [recipe], jobs, lambda rows: None))
         images = episodes * options.steps
         peak = largest_peak(store.folder)

@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 
+from agents.base import Timestep
 from benchmarks.measure import Row, Table, arguments, publish
 from benchmarks.subjects import TINY
 from common.data.normaliser import Normaliser
@@ -111,11 +112,13 @@ def sequential(setup: Setup, seed: int) -> float:
         raw = torch.from_numpy(info[name]).unsqueeze(0)
         return setup.normaliser(setup.observation.encode(raw, identities))
 
-    goal = memory = see("state_goal")
+    goal = see("state_goal")
+    memory = setup.agent.begin(goal[0]).unsqueeze(0)
     began = time.perf_counter()
     for step in range(setup.world.max_episode_steps):
         count = torch.tensor([step])
-        action, memory = setup.agent.act(see("state_obs"), goal, count, memory, [generator])
+        timestep = Timestep(see("state_obs"), goal, count, memory, [generator])
+        action, memory = setup.agent.act(timestep)
         _, _, _, _, info = env.step(action[0].numpy())
     seconds = time.perf_counter() - began
     env.close()

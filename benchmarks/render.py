@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks import subjects as worlds
 from benchmarks.measure import Row, Table, arguments, compare, publish, ratios
+from benchmarks.subjects import WORLDS, has_qualities, make_benchmark_world
 from common.foundation.errors import UserError, one_line_errors
 from envs.rendering import QUALITIES, rendering_problem
 
@@ -21,10 +21,10 @@ VISIBLE = 8  # levels of 255 by which a colour has to differ to count as another
 
 def frames(title: str, steps: int, options: argparse.Namespace) -> list[Row]:
     """Time and difference of an environment's qualities."""
-    qualities = list(QUALITIES) if worlds.has_qualities(title) else ["full"]
+    qualities = list(QUALITIES) if has_qualities(title) else ["full"]
     envs = {}
     for quality in qualities:
-        envs[quality] = worlds.make(title, 1000, fast=quality == "fast").make(pixels=False)
+        envs[quality] = make_benchmark_world(title, 1000, fast=quality == "fast").make(pixels=False)
         envs[quality].reset(seed=0)
         envs[quality].action_space.seed(0)
         for _ in range(steps):
@@ -55,7 +55,7 @@ def frames(title: str, steps: int, options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     options = arguments(
         __doc__,
-        worlds={"nargs": "+", "choices": tuple(worlds.WORLDS), "default": list(worlds.WORLDS)},
+        worlds={"nargs": "+", "choices": tuple(WORLDS), "default": list(WORLDS)},
         steps={"type": int, "default": 10, "help": "random steps before the frame"},
     )
     if problem := rendering_problem():

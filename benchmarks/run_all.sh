@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures everything on this machine and fills the tables of BENCHMARKS.md. The machine should be
+# Measures everything on this machine and fills the tables of docs/benchmarks.md. The machine should be
 # idle: minutes on two cores. The `python` is the one at hand; arguments go to every benchmark
 # (e.g. --device cpu --out FOLDER). Results: benchmarks/results/*.json.
 set -euo pipefail
@@ -15,7 +15,6 @@ if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
         --variants eager autocast compiled tf32 graphs graph-of-8 "$@"
 fi
 python -m benchmarks.sample "$@"
-python -m benchmarks.growth --repeats 3 "$@"
 python -m benchmarks.evaluate --repeats 3 "$@"
 python -m benchmarks.collect "$@"
 python -m benchmarks.render "$@"

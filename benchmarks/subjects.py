@@ -1,14 +1,15 @@
-"""What is measured: agents with made-up data of the shapes that the paper's experiments have."""
+"""Subjects of measurement: worlds, and agents with made-up data of the paper's shapes."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from agents.base import AgentContext, ObservationSpec
+from agents.base import AgentContext
 from agents.networks.families import make_networks
-from common.data.batches import GoalShares
+from agents.observations.spec import ObservationSpec
 from common.data.buffer import Buffer
+from common.data.goals import GoalLaw, GoalShares
 from common.foundation.errors import UserError
 from common.foundation.registry import AGENTS, lookup
 from common.settings.config import Config, compose
@@ -23,31 +24,6 @@ WORLDS = {
         ("task=pushtetris-v0", "env_kwargs.pushtetris.num_objects=3"),
     ),
 }
-
-
-def make(
-    title: str, steps: int, *, collects: bool = False, multiview: bool = False, fast: bool = False
-) -> World:
-    """The world of that title, with this many steps of an episode.
-
-    `fast` is `render_quality=fast`; raises `UserError` for a world that has no such setting.
-    """
-    section, settings = WORLDS[title]
-    changes = [*settings, f"max_episode_steps={steps}", f"multiview={str(multiview).lower()}"]
-    if collects:
-        changes.append(f"env_kwargs.{section}.mode=data_collection")
-    if fast and not has_qualities(title):
-        raise UserError(f"{title} is drawn in one quality only")
-    if fast:
-        changes.append(f"env_kwargs.{section}.render_quality=fast")
-    return make_world(compose(changes))
-
-
-def has_qualities(title: str) -> bool:
-    """Whether the world has the setting `render_quality`."""
-    return WORLDS[title][0] != "pushtetris"
-
-
 ACTIONS = 5
 PRESET = (  # of commands/quickstart.sh
     "arch_eit.embed_dim=32",
@@ -134,10 +110,9 @@ def made_up(
         torch.full((episodes,), length, device=device),
         {"qpos": place},
         _reward,
-        value_goals=GoalShares(0.2, 0.8, 0.0, False),
-        policy_goals=GoalShares(0.0, 1.0, 0.0, False),
-        gamma=0.99,
-        subgoal_k=min(50, length // 2),
+        goals=GoalLaw(
+            GoalShares(0.2, 0.8, 0.0, False), GoalShares(0.0, 1.0, 0.0, False), gamma=0.99
+        ),
         done_signal=False,
     )
 
@@ -145,3 +120,26 @@ def made_up(
 def _reward(reached: dict[str, torch.Tensor], asked: dict[str, torch.Tensor]) -> torch.Tensor:
     near = (reached["qpos"] - asked["qpos"]).norm(dim=-1) < 0.1
     return near.float() - 1
+
+
+def make_benchmark_world(
+    title: str, steps: int, *, collects: bool = False, multiview: bool = False, fast: bool = False
+) -> World:
+    """The world of that title, with this many steps of an episode.
+
+    `fast` is `render_quality=fast`; raises `UserError` for a world that has no such setting.
+    """
+    section, settings = WORLDS[title]
+    changes = [*settings, f"max_episode_steps={steps}", f"multiview={str(multiview).lower()}"]
+    if collects:
+        changes.append(f"env_kwargs.{section}.mode=data_collection")
+    if fast and not has_qualities(title):
+        raise UserError(f"{title} is drawn in one quality only")
+    if fast:
+        changes.append(f"env_kwargs.{section}.render_quality=fast")
+    return make_world(compose(changes))
+
+
+def has_qualities(title: str) -> bool:
+    """True of worlds with the setting `render_quality`."""
+    return WORLDS[title][0] != "pushtetris"

@@ -1,4 +1,4 @@
-"""Put the newest results into BENCHMARKS.md: `python -m benchmarks.tables`.
+"""Put the newest results into docs/benchmarks.md: `python -m benchmarks.tables`.
 
 Between `<!-- NAME -->` and `<!-- end -->` stand the tables of `benchmarks/results/NAME.json` with
 their machine and date; everything else of the file is text and stays.
@@ -13,7 +13,7 @@ from benchmarks.measure import RESULTS, read
 from common.foundation.errors import UserError, one_line_errors
 from common.foundation.files import atomic_write
 
-DOCUMENT = Path(__file__).parent.parent / "BENCHMARKS.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 BUSY = 1.5  # load per core from which on others were at work, too
 

@@ -6,8 +6,7 @@
 Variants: plain (one call per critic, see `tests.plain.agent`), eager, side-by-side (critics
 and policies in two processes, CPU only), autocast (bfloat16), compiled (takes minutes on CPU),
 graphs and graph-of-8 (CUDA only), tf32. `speed-up` is against the first variant, in processor time
-on CPU, but for side-by-side, whose second process that leaves out: in wall time. The share of the
-peak counts matrix products only, against square products of float32 on the same threads.
+on CPU, but for side-by-side, whose second process that leaves out: in wall time.
 """
 
 import argparse
@@ -24,8 +23,6 @@ from benchmarks.measure import (
     Work,
     arguments,
     compare,
-    count_flops,
-    matmul_peak,
     publish,
 )
 from benchmarks.subjects import SUBJECTS, TINY, Subject, made_up
@@ -60,7 +57,7 @@ ACCELERATION = {
     "graphs": Acceleration(compile=True, tf32=True, cudagraphs=True),
     "graph-of-8": Acceleration(compile=True, tf32=True, cudagraphs=True),
 }
-ROWS, LENGTH, PEAK_SIZE = 100_000, 400, 1536
+ROWS, LENGTH = 100_000, 400
 
 
 @dataclass
@@ -87,7 +84,8 @@ def make_runner(
     """An agent of its own that `variant` updates on made-up data."""
     config = subject.config(*changes)
     agent = subject.agent(config, device)
-    draws = Draws(made_up(subject.spec, ROWS, LENGTH, device), config.batch_size, config.seed)
+    buffer = made_up(subject.spec, ROWS, LENGTH, device)
+    draws = Draws(buffer, config.batch_size, config.seed, agent.wants)
     if variant == "plain":
         other = PlainAgent(agent)
 
@@ -124,7 +122,8 @@ def parts(subject: Subject, changes: tuple[str, ...], device: torch.device) -> d
     """The parts of an eager update, each to be repeated by itself."""
     config = subject.config(*changes)
     agent = subject.agent(config, device)
-    draws = Draws(made_up(subject.spec, ROWS, LENGTH, device), config.batch_size, config.seed)
+    buffer = made_up(subject.spec, ROWS, LENGTH, device)
+    draws = Draws(buffer, config.batch_size, config.seed, agent.wants)
     batch, generator = draws(1)
     noise = agent.draw_noise(batch, generator)
 
@@ -143,19 +142,17 @@ def parts(subject: Subject, changes: tuple[str, ...], device: torch.device) -> d
 
 def measure(options: argparse.Namespace, device: torch.device) -> list[Table]:
     changes = TINY if options.tiny else ()
-    peak = matmul_peak(device, 64 if options.tiny else PEAK_SIZE, options.repeats)
     speeds = Table("Updates per second")
     split = Table("Milliseconds of an eager update, by part")
     for name in options.subjects:
         subject = SUBJECTS[name]
         runners = {v: make_runner(v, subject, changes, device) for v in options.variants}
-        flops = count_flops(make_runner("eager", subject, changes, device))
         timings = compare(runners, options.repeats, options.warmup, device)
         base = next(iter(options.variants))
         for variant, timing in timings.items():
             times = runners[variant].per_call
             done = replace(timing, wall=timing.wall / times, cpu=timing.cpu / times)
-            speeds.rows.append(_row(subject, variant, done, timings[base], flops, peak, device))
+            speeds.rows.append(_row(subject, variant, done, timings[base], device))
         torch.set_float32_matmul_precision("highest")
         works = compare(parts(subject, changes, device), options.repeats, options.warmup, device)
         cells: Row = {"subject": subject.title}
@@ -165,15 +162,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> list[Table]:
     return [speeds, split]
 
 
-def _row(
-    subject: Subject,
-    variant: str,
-    timing: Timing,
-    base: Timing,
-    flops: int,
-    peak: float,
-    device: torch.device,
-) -> Row:
+def _row(subject: Subject, variant: str, timing: Timing, base: Timing, device: torch.device) -> Row:
     on_wall = device.type == "cuda" or variant == SIDE_BY_SIDE
     return {
         "subject": subject.title,
@@ -181,10 +170,6 @@ def _row(
         "updates/s": 1 / timing.wall,
         "CPU s/update": None if variant == SIDE_BY_SIDE else timing.cpu,
         "speed-up": base.wall / timing.wall if on_wall else base.cpu / timing.cpu,
-        "GFLOP/update": flops / 1e9,
-        "GFLOP/s": flops / timing.wall / 1e9,
-        "share of peak": flops / timing.wall / peak,
-        "peak GFLOP/s": peak / 1e9,
     }
 
 

@@ -1,15 +1,15 @@
 """Collects a dataset: scripted policies act in an environment and their episodes are stored.
 
-What an episode holds depends only on (seed, split, index), never on the number of workers, on where
-a collection was stopped or on the shard that makes it: each episode seeds its environment and its
-policies afresh, and one that its collector rejects is repeated with the next draws of the same
+The content of an episode depends only on (seed, split, index), never on the number of workers, on
+where a collection was stopped or on the shard that makes it: each episode seeds its environment and
+its policies afresh, and one that its collector rejects is repeated with the next draws of the same
 sequence. The workers write their episodes themselves, one file each and chunk by chunk, so memory
 stays bounded and a collection that was killed continues where it was.
 """
 
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ import numpy as np
 from tqdm import tqdm
 
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience, available_cores
+from common.foundation.jobs import run_jobs
+from common.foundation.pool import Patience
+from common.foundation.processes import available_cores
 from common.settings.schema import CollectSettings
 from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
 from datasets.shards import Part
-from datasets.source import SPLITS
+from datasets.source import SPLITS, EpisodeId
 from datasets.store import Dataset, episode_path
-from datasets.workers import Job, run_jobs, telling
 from envs.base import EpisodeRejected, World
 
 MAX_ATTEMPTS = 100  # of an episode that its collector rejects
@@ -51,31 +52,61 @@ def collect(
 ) -> Path:
     """Collect `episodes` training episodes and a tenth more for validation; return their folder.
 
-    Call from the main thread. `workers` 0 means one process per core. `command` is what a user runs
-    to continue. Of several shards, only the episodes of number `shard` are collected, into a
-    dataset of their own (see `datasets.shards`). Episodes that exist are kept, so a stopped
-    collection continues and a finished one returns at once. `patience` says what is done about
-    failing workers. Raises UserError if the folder holds data of other settings, if another process
-    collects into it, or if an episode failed too often; SystemExit on SIGINT and SIGTERM. Whole
-    episodes stay.
+    Call from the main thread. Episodes that exist are kept, so a stopped collection continues and a
+    finished one returns at once.
+
+    Args:
+        workers: processes; 0 = one per core.
+        command: for messages, to continue.
+        shard: of several shards, the one to collect into a dataset of its own (`datasets.shards`).
+
+    Raises:
+        UserError: the folder holds data of other settings, another process collects into it, or an
+            episode failed too often. Whole episodes stay.
+        SystemExit: SIGINT or SIGTERM came.
     """
     part = Part({"train": episodes, "val": episodes // 10}, shard, num_shards)
     folder = dataset_folder(data_dir, name + part.suffix)
     recipe = EpisodeRecipe(folder, world, settings, seed, pixels, part)
     header = make_header(recipe, command)
     with filling(folder, header) as dataset:
-        jobs = [(split, index) for split in SPLITS for index in dataset.missing(split)]
+        jobs = [EpisodeId(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
-            recipes = [recipe] * min(workers or available_cores(), len(jobs))
-            _collect_missing(recipes, dataset, jobs, patience, progress)
+            tasks = [recipe] * min(workers or available_cores(), len(jobs))
+            _record(tasks, dataset, jobs, patience, progress)
         else:
             print(f"{folder} is already collected: {dataset.progress()}")
     return folder
 
 
+def _record(
+    tasks: list["EpisodeRecipe"],
+    dataset: Dataset,
+    jobs: list[EpisodeId],
+    patience: Patience,
+    progress: bool,
+) -> None:
+    if len(jobs) < sum(dataset.header["episodes"].values()):
+        print(f"{dataset.folder} has {dataset.progress()}: continuing")
+    world = tasks[0].world
+    total = len(jobs) * world.max_episode_steps
+    start = time.monotonic()
+    with tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar:
+        run_jobs(
+            tasks,
+            jobs,
+            bar.update,
+            lambda: f"{dataset.progress()} are kept, `{dataset.header['command']}` continues",
+            patience,
+            in_process=world.in_process and len(tasks) == 1,
+        )
+    speed = total / (time.monotonic() - start)
+    print(f"collected {dataset.progress()}, {total} steps at {speed:.1f} steps/s")
+
+
 @dataclass(frozen=True)
 class EpisodeRecipe:
-    """All it takes to make any episode of a dataset (see `datasets.workers.Recipe`)."""
+    """All it takes to make any episode of a dataset (see `common.foundation.pool.Task`)."""
 
     folder: Path
     world: World
@@ -88,35 +119,31 @@ class EpisodeRecipe:
         """The environment to collect in."""
         return self.world.make(pixels=self.pixels)
 
-    def record(self, env: gym.Env, job: Job) -> Iterator[int]:
-        """Record episode `job` to its file; yields the number of rows so far after each step.
+    def run(self, env: gym.Env, episode: EpisodeId) -> Generator[int, None, None]:
+        """Record an episode to its file; yields the number of rows so far after each step.
 
-        Columns: `actions`, `terminals`, `observations` (what the environment observes),
-        `state_observations` (its info `state_obs`); any other is the info of the same name. A row
-        is of the moment before its action.
+        Columns: `actions`, `terminals`, `observations` of the environment, `state_observations`
+        (its info `state_obs`); any other is the info of the same name. A row is of the moment
+        before its action.
         """
+        columns = self.world.dataset_columns(self.pixels)
+        names = columns.keys() - {"actions", "terminals"}
         for attempt in range(MAX_ATTEMPTS):
             try:
-                yield from self._attempt(env, job, attempt)
+                with EpisodeWriter(episode_path(self.folder, *episode), columns) as writer:
+                    for row in self._rows(env, episode, attempt, names):
+                        writer.append(row)
+                        yield writer.rows
+                return
             except EpisodeRejected as error:
                 reason = error
-            else:
-                return
         raise UserError(f"it was rejected {MAX_ATTEMPTS} times, at last because {reason}")
 
-    def _attempt(self, env: gym.Env, job: Job, attempt: int) -> Iterator[int]:
-        """Record an episode, a rejected one once more with the draws of `attempt`."""
-        columns = self.world.dataset_columns(self.pixels)
-        path = episode_path(self.folder, *job)
-        with EpisodeWriter(path, columns) as writer:
-            for row in self._rows(env, job, attempt, columns.keys() - {"actions", "terminals"}):
-                writer.append(row)
-                yield writer.rows
-
     def _rows(
-        self, env: gym.Env, job: Job, attempt: int, names: set[str]
+        self, env: gym.Env, episode: EpisodeId, attempt: int, names: set[str]
     ) -> Iterator[dict[str, Any]]:
-        split, index = job
+        """The rows of an episode; of a rejected one, with the draws of the next `attempt`."""
+        split, index = episode
         number = self.part.range(split)[index]
         sequence = np.random.SeedSequence([self.seed, SPLITS.index(split), number])
         env_seed, policy_seed = sequence.spawn(2 * attempt + 2)[-2:]
@@ -140,7 +167,7 @@ def _value(column: str, observation: Any, info: Mapping[str, Any]) -> Any:
 
 
 def make_header(recipe: EpisodeRecipe, command: str) -> dict[str, Any]:
-    """What the header of a collected dataset says (keys: see `Dataset`)."""
+    """Header of a collected dataset (keys: see `Dataset`)."""
     world, columns = recipe.world.describe(), recipe.world.dataset_columns(recipe.pixels)
     return {
         "command": command,
@@ -158,24 +185,3 @@ def make_header(recipe: EpisodeRecipe, command: str) -> dict[str, Any]:
         "versions": world["versions"]
         | {"python": platform.python_version(), "h5py": h5py.__version__},
     }
-
-
-def _collect_missing(
-    recipes: list[EpisodeRecipe],
-    dataset: Dataset,
-    jobs: list[Job],
-    patience: Patience,
-    progress: bool,
-) -> None:
-    if len(jobs) < sum(dataset.header["episodes"].values()):
-        print(f"{dataset.folder} has {dataset.progress()}: continuing")
-    command = dataset.header["command"]
-    total = len(jobs) * recipes[0].world.max_episode_steps
-    start = time.monotonic()
-    with (
-        telling(lambda: f"{dataset.progress()} are kept, `{command}` continues"),
-        tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar,
-    ):
-        run_jobs(recipes, jobs, bar.update, patience)
-    speed = total / (time.monotonic() - start)
-    print(f"collected {dataset.progress()}, {total} steps at {speed:.1f} steps/s")

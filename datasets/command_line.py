@@ -1,4 +1,4 @@
-"""What the dataset commands (inspect, convert, merge) share: options, and the world of a header."""
+"""Options that dataset commands (inspect, convert, merge) share, and the world of a header."""
 
 import shlex
 from argparse import ArgumentParser, RawDescriptionHelpFormatter

@@ -36,8 +36,8 @@ def import_npz(
 ) -> Path:
     """Make the dataset `name` from a file of data of `world`; return its folder.
 
-    Episodes that are there already are kept. `command` is what a user runs to continue. Raises
-    UserError if the file is damaged or does not fit, or if the folder holds something else.
+    Episodes that are there already are kept; `command` continues. Raises UserError if the file is
+    damaged or does not fit, or if the folder holds something else.
     """
     source = NpzDataset(file, world)
     folder = dataset_folder(data_dir, name)

@@ -1,11 +1,11 @@
 """Episode files: written in chunks with checksums, through to the disk."""
 
 import io
+import math
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import h5py
@@ -13,69 +13,6 @@ import numpy as np
 
 from common.foundation.errors import UserError
 from datasets.store import CHUNK_BYTES, CHUNK_ROWS, Columns
-
-
-class Disk(io.RawIOBase):
-    """A new file, written without buffers.
-
-    Raises UserError if it cannot be made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._error: OSError | None = None
-        try:
-            self._file = open(path, "w+b", buffering=0)  # noqa: SIM115  closed by `close`
-        except OSError as error:
-            raise self._reported(error) from error
-
-    def check(self) -> None:
-        """Raise UserError if anything could not be written."""
-        if self._error:
-            raise self._reported(self._error) from self._error
-
-    def commit(self, path: Path) -> None:
-        """Rename the file, closed before, to `path` once all of it is on the disk."""
-        try:
-            self.check()
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self.path, path)
-        except OSError as error:
-            raise self._reported(error) from error
-
-    def _reported(self, error: OSError) -> UserError:
-        return UserError(f"cannot write {self.path}: {error.strerror or error}")
-
-    # What h5py calls.
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._file.readinto(buffer)
-
-    def write(self, content: memoryview) -> int:
-        left = memoryview(content)
-        try:
-            while left and not self._error:
-                left = left[self._file.write(left) :]  # less than all, if the disk is about full
-        except OSError as error:
-            self._error = error
-        return len(content)
-
-    def truncate(self, size: int) -> None:
-        try:
-            self._file.truncate(size)
-        except OSError as error:
-            self._error = self._error or error
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 class EpisodeWriter:
@@ -89,7 +26,7 @@ class EpisodeWriter:
         self.path = path
         # The process id keeps a dying worker of a killed collection apart from its successor.
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._disk = Disk(self._partial)
+        self._disk = _Disk(self._partial)
         self._file = h5py.File(self._disk, "w", libver=("v110", "v110"), locking=False)
         self._columns = {
             name: _ColumnWriter(self._file, name, shape, np.dtype(dtype))
@@ -112,12 +49,7 @@ class EpisodeWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with ExitStack() as cleanup:  # removes the partial file when the commit fails as well
             cleanup.callback(self._partial.unlink, missing_ok=True)
             cleanup.callback(self._disk.close)
@@ -131,7 +63,6 @@ class EpisodeWriter:
         for column in self._columns.values():
             column.flush()
         self._file.close()
-        self._disk.close()
         self._disk.commit(self.path)
 
 
@@ -139,8 +70,8 @@ class _ColumnWriter:
     """One growing array of an episode file, written a whole chunk at a time."""
 
     def __init__(self, file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        row_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        rows = int(np.clip(CHUNK_BYTES // max(row_bytes, 1), 1, CHUNK_ROWS))
+        row_bytes = dtype.itemsize * math.prod(shape)
+        rows = min(max(CHUNK_BYTES // max(row_bytes, 1), 1), CHUNK_ROWS)
         # Frames and masks shrink many times; state rows are small, and noise does not compress.
         is_image = dtype == np.uint8 and len(shape) >= 2
         packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -158,8 +89,8 @@ class _ColumnWriter:
         self._filled = 0
 
     def append(self, value: np.ndarray) -> None:
-        if value.shape != self._buffer.shape[1:]:
-            expected = self._buffer.shape[1:]
+        expected = self._buffer.shape[1:]
+        if value.shape != expected:
             raise ValueError(f"column {self._name}: a row has shape {value.shape}, not {expected}")
         np.copyto(self._buffer[self._filled : self._filled + 1], value[None], casting="same_kind")
         self._filled += 1
@@ -175,3 +106,51 @@ class _ColumnWriter:
         if self._filled:
             self._dataset[start:] = rows
         self._filled = 0
+
+
+class _Disk(io.FileIO):
+    """A new file, written without buffers, for h5py, which cannot bear errors of it.
+
+    So `write` and `truncate` keep them for `check`. Raises UserError if it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._error: OSError | None = None
+        try:
+            super().__init__(path, "w+")
+        except OSError as error:
+            raise self._reported(error) from error
+
+    def write(self, content: memoryview) -> int:
+        left = memoryview(content)
+        try:
+            while left and not self._error:
+                left = left[super().write(left) :]  # less than all, if the disk is about full
+        except OSError as error:
+            self._error = error
+        return len(content)
+
+    def truncate(self, size: int) -> None:
+        try:
+            super().truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+
+    def check(self) -> None:
+        """Raise UserError if anything could not be written."""
+        if self._error:
+            raise self._reported(self._error) from self._error
+
+    def commit(self, path: Path) -> None:
+        """Close the file and rename it to `path` once all of it is on the disk."""
+        try:
+            self.check()
+            os.fsync(self.fileno())
+            self.close()
+            os.replace(self._path, path)
+        except OSError as error:
+            raise self._reported(error) from error
+
+    def _reported(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self._path}: {error.strerror or error}")

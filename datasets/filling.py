@@ -1,24 +1,23 @@
 """A dataset folder while episodes are put into it: one process at a time, stoppable, of one kind.
 
-Whoever fills it (a collection, an import, a merge) adds the episodes that are missing. The files
-present are all the state there is, so the same command continues after any kind of end.
+Collection, import and merge add the episodes that are missing. The files present are all the state
+there is, so the same command continues after any kind of end.
 """
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError
-from common.foundation.files import write_json
+from common.foundation.files import lock, write_json
 from datasets.source import SPLITS
 from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Dataset, read_header
 
 
 def dataset_folder(data_dir: str | Path, name: str) -> Path:
-    """Where dataset `name` lies. Raises UserError if that is no name of a folder."""
+    """Folder of dataset `name`. Raises UserError if that is no name of a folder."""
     if name in ("", "..") or Path(name).name != name:
         raise UserError(f"dataset_name={name} must be a plain folder name")
     return Path(data_dir) / name
@@ -28,9 +27,9 @@ def dataset_folder(data_dir: str | Path, name: str) -> Path:
 def filling(folder: Path, header: dict[str, Any]) -> Iterator[Dataset]:
     """Open `folder` to add episodes, and mark it as complete when the block ends without an error.
 
-    It is made if need be, and locked until the block ends. `header` is that of the dataset but for
-    what is the same in all or known at the end only (format, name, complete, rows). Raises
-    UserError if the folder cannot be made, if another process fills it, or if it holds other data.
+    It is made if need be, and locked until the block ends. `header` is that of the dataset without
+    format, name, complete and rows. Raises UserError if the folder cannot be made, if another
+    process fills it, or if it holds other data.
     """
     constant = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": folder.name}
     header = json.loads(json.dumps(constant | header))  # as it reads back: tuples are lists
@@ -55,10 +54,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _no_folder(folder, error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing into {folder}") from error
+        if not lock(file):
+            raise UserError(f"another process is writing into {folder}")
         yield
 
 
@@ -79,15 +76,14 @@ def _prepare(folder: Path, header: dict[str, Any]) -> Dataset:
         write_json(folder / HEADER, header, sealed=True)
         return Dataset(folder, header)
     dataset = Dataset(folder, read_header(folder))
-    # What does not decide the data, or is known only at the end; the simulator's versions matter
-    # as long as something is left to simulate.
+    # Of no influence on the data, or known only at the end; the simulator's versions matter as
+    # long as something is left to simulate.
     ignored = {"command", "complete", "rows", "versions.python", "versions.h5py"}
     if not header["pixels"]:
         ignored |= {"multiview", "settings.render_quality"}
     if not any(dataset.missing(split) for split in SPLITS):
         ignored.add("versions")
-    found = difference(dataset.header, header, ignored)
-    if found:
+    if found := difference(dataset.header, header, ignored):
         key, have, want = found
         raise UserError(
             f"{folder} was made with {key}={have!s:.100}, not {want!s:.100}; choose another name "
@@ -106,7 +102,6 @@ def difference(
             continue
         if not (isinstance(a, dict) and isinstance(b, dict)):
             return name, a, b
-        found = difference(a, b, ignored, f"{name}.")
-        if found:
+        if found := difference(a, b, ignored, f"{name}."):
             return found
     return None

@@ -1,4 +1,4 @@
-"""What is in a dataset: header, columns and what its episodes are like.
+"""Content of a dataset: header, columns, and figures of its episodes.
 
     python -m datasets.inspect NAME                  print it
     python -m datasets.inspect NAME --verify         read everything, list what is damaged
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from common.evaluation.video import save_video, tile
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.video import save_video, tile
 from common.settings.config import compose
 from common.settings.schema import show
 from datasets.command_line import make_parser, world_of
@@ -35,7 +35,7 @@ BATCH_ROWS = 50_000  # that a world makes statistics of at a time
 
 @dataclass
 class Range:
-    """What a column's numbers are like: all of them together, whatever its shape."""
+    """Range, mean and deviation of all numbers of a column, whatever its shape."""
 
     low: float = math.inf
     high: float = -math.inf
@@ -57,6 +57,54 @@ class Range:
     @property
     def std(self) -> float:
         return math.sqrt(max(0.0, self.squares / self.count - self.mean**2))
+
+
+def open_any(
+    data_dir: str | Path, name: str, settings: Sequence[str]
+) -> tuple[EpisodeSource, World]:
+    """A dataset and the world it is of; `settings` say which that is for an npz file."""
+    if is_npz(data_dir, name):
+        world = make_world(compose(settings))
+        dataset = open_dataset(data_dir, name, world)
+    else:
+        dataset = Dataset.open(data_dir, name)
+        world = world_of(dataset.header)
+    return dataset, world.adopt(dataset.header)
+
+
+def report(dataset: EpisodeSource, world: World, split: str) -> Iterator[str]:
+    """Lines on the content of a dataset; figures are of one split."""
+    lengths = {s: dataset.lengths(s) for s in SPLITS}
+    counts = [f"{len(n)} {s} episodes, {n.sum()} rows" for s, n in lengths.items()]
+    yield f"{dataset}: {'; '.join(counts)}"
+    yield from header_lines(dataset.header)
+    ranges, figures = summarise(dataset, world, split)
+    yield f"columns ({split})"
+    yield from column_lines(dataset.header, ranges)
+    yield f"episodes ({split})"
+    yield from (f"  {name:42}{value:9.4f}" for name, value in figures.items())
+
+
+def header_lines(header: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Keys and values, the nested ones with dotted keys; not the columns, which get a table."""
+    for key, value in header.items():
+        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+            value = {str(i): part for i, part in enumerate(value)}
+        if isinstance(value, dict) and key != "columns":
+            yield from header_lines(value, f"{path}{key}.")
+        elif not isinstance(value, dict):
+            yield f"  {path + key:42}{show(value)}"
+
+
+def column_lines(header: dict[str, Any], ranges: dict[str, Range]) -> Iterator[str]:
+    """The columns as a table."""
+    yield f"  {'column':22}{'row':>14}{'type':>10}{'min':>11}{'max':>11}{'mean':>11}{'std':>11}"
+    for name, column in header["columns"].items():
+        shape = "x".join(map(str, column["shape"])) or "1"
+        line = f"  {name:22}{shape:>14}{column['dtype']:>10}"
+        found = ranges.get(name)
+        numbers = (found.low, found.high, found.mean, found.std) if found else ()
+        yield line + ("".join(f"{n:11.4g}" for n in numbers) or "  (not read)")
 
 
 def narrow(dataset: EpisodeSource) -> list[str]:
@@ -98,54 +146,6 @@ def _batches(
 
 def _joined(episodes: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([e[name] for e in episodes]) for name in episodes[0]}
-
-
-def column_lines(header: dict[str, Any], ranges: dict[str, Range]) -> Iterator[str]:
-    """The columns as a table."""
-    yield f"  {'column':22}{'row':>14}{'type':>10}{'min':>11}{'max':>11}{'mean':>11}{'std':>11}"
-    for name, column in header["columns"].items():
-        shape = "x".join(map(str, column["shape"])) or "1"
-        line = f"  {name:22}{shape:>14}{column['dtype']:>10}"
-        found = ranges.get(name)
-        numbers = (found.low, found.high, found.mean, found.std) if found else ()
-        yield line + ("".join(f"{n:11.4g}" for n in numbers) or "  (not read)")
-
-
-def open_any(
-    data_dir: str | Path, name: str, settings: Sequence[str]
-) -> tuple[EpisodeSource, World]:
-    """A dataset and the world it is of; `settings` say which that is for an npz file."""
-    if is_npz(data_dir, name):
-        world = make_world(compose(settings))
-        dataset = open_dataset(data_dir, name, world)
-    else:
-        dataset = Dataset.open(data_dir, name)
-        world = world_of(dataset.header)
-    return dataset, world.adopt(dataset.header)
-
-
-def report(dataset: EpisodeSource, world: World, split: str) -> Iterator[str]:
-    """The lines that tell what is in a dataset; figures are of one split."""
-    lengths = {s: dataset.lengths(s) for s in SPLITS}
-    counts = [f"{len(n)} {s} episodes, {n.sum()} rows" for s, n in lengths.items()]
-    yield f"{dataset}: {'; '.join(counts)}"
-    yield from header_lines(dataset.header)
-    ranges, figures = summarise(dataset, world, split)
-    yield f"columns ({split})"
-    yield from column_lines(dataset.header, ranges)
-    yield f"episodes ({split})"
-    yield from (f"  {name:42}{value:9.4f}" for name, value in figures.items())
-
-
-def header_lines(header: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Keys and values, the nested ones with dotted keys; not the columns, which get a table."""
-    for key, value in header.items():
-        if isinstance(value, list) and any(isinstance(part, dict) for part in value):
-            value = {str(i): part for i, part in enumerate(value)}
-        if isinstance(value, dict) and key != "columns":
-            yield from header_lines(value, f"{path}{key}.")
-        elif not isinstance(value, dict):
-            yield f"  {path + key:42}{show(value)}"
 
 
 def film(dataset: EpisodeSource, world: World, split: str, episode: int, file: Path) -> None:

@@ -24,7 +24,7 @@ from datasets.shards import in_order
 from datasets.source import SPLITS
 from datasets.store import Dataset, episode_path
 
-# What may differ between shards. `shards` and `source` are compared apart, for episodes held twice.
+# May differ between shards; `shards` and `source` are compared apart, for episodes held twice.
 OWN = {"name", "command", "seed", "episodes", "rows", "versions", "shards", "source"}
 # The same for parts of one collection, for which the simulator must not have changed.
 OF_PARTS = {"name", "command", "episodes", "rows", "part.shard"}
@@ -34,7 +34,7 @@ OF_PARTS |= {"versions.python", "versions.h5py"}
 def merge(name: str, shards: Sequence[str], data_dir: str | Path, command: str) -> Path:
     """Make the dataset `name` from complete datasets; return its folder.
 
-    `command` is what a user runs to continue. Raises UserError if the shards are of different
+    `command` continues a merge that was stopped. Raises UserError if the shards are of different
     environments, settings or columns, if two hold the same episodes, or if the disk refuses.
     """
     datasets = [_open(data_dir, shard) for shard in shards]
@@ -71,8 +71,7 @@ def _check_alike(datasets: list[Dataset], own: set[str]) -> None:
     """Raise `UserError` if headers differ in keys other than `own`."""
     first, *others = datasets
     for other in others:
-        found = difference(first.header, other.header, own)
-        if found:
+        if found := difference(first.header, other.header, own):
             key, one, two = found
             raise UserError(
                 f"{first} and {other} do not fit together: {key} is {one!s:.100} in the first and "
@@ -97,7 +96,7 @@ def _check_distinct(shards: list[dict[str, Any]]) -> None:
 
 
 def _header(datasets: list[Dataset], command: str) -> dict[str, Any]:
-    """The header of the whole: what the shards share, and a list of where they came from."""
+    """The header of the whole: the keys that shards share, and a list of their origins."""
     alike = {key: value for key, value in datasets[0].header.items() if key not in OWN}
     return alike | {
         "command": command,
@@ -116,7 +115,7 @@ def _whole(part: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 def _origins(header: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where the episodes of a dataset came from; of a merged one, the shards it was made of."""
+    """Origin of a dataset; of a merged one, those of its shards."""
     if "shards" in header:
         return header["shards"]
     keys = ("name", "command", "seed", "episodes", "versions", "source")

@@ -1,11 +1,9 @@
 """Columns of npz files, read and written as streams: no column is ever held whole.
 
 An npz file is a zip archive with one npy member per column: a small header (shape, dtype) and the
-rows, one after another. Members are unpacked only as far as they are read, and not at all if they
-are not asked for, so a few columns of a file of hundreds of gigabytes cost what those columns do.
-
-Files come from elsewhere and are not trusted: nothing is unpickled, nothing is extracted to a
-path, and a member must have room for the rows that its header promises.
+rows, one after another. Members are unpacked only as far as they are read. Files come from
+elsewhere and are not trusted: nothing is unpickled, nothing is extracted to a path, and a member
+must have room for the rows that its header promises.
 """
 
 import contextlib
@@ -18,7 +16,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -110,8 +107,7 @@ class NpzFile:
     def open(self, name: str) -> Iterator["ColumnReader"]:
         """A reader at the first row of column `name`. Several may be open at once."""
         if name not in self.columns:
-            known = ", ".join(self.columns)
-            raise UserError(f"{self.path} has no column {name} (it has {known})")
+            raise UserError(f"{self.path} has no column {name} (it has {', '.join(self.columns)})")
         with contextlib.ExitStack() as stack:
             with reported(f"{self.path}, column {name}"):
                 reader = ColumnReader(self.path, name, self._archive, self.columns[name])
@@ -129,12 +125,7 @@ class NpzFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -160,11 +151,10 @@ class ColumnReader:
         filled = 0
         with reported(self._where):
             while filled < len(target):
-                block = self._stream.read(min(BLOCK_BYTES, len(target) - filled))
-                if not block:
+                count = self._stream.readinto(target[filled : filled + BLOCK_BYTES].data)
+                if not count:
                     raise EOFError("it ends early")
-                target[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
-                filled += len(block)
+                filled += count
         return array
 
     def close(self) -> None:
@@ -200,7 +190,7 @@ def write_npz(
 
 @contextlib.contextmanager
 def reported(where: str) -> Iterator[None]:
-    """Turn what reading a bad file raises into a UserError that says where it happened."""
+    """Turn any error of reading a bad file into a UserError that says where it happened."""
     try:
         yield
     except FileNotFoundError as error:

@@ -32,14 +32,20 @@ class NpzDataset(EpisodeSource):
 
     def __init__(self, path: str | Path, world: World) -> None:
         self.path = Path(path)
-        self.header = self._recognise(world)
-        self._lengths = {split: self._read_lengths(split) for split in self._files()}
-        longest = max(int(lengths.max()) for lengths in self._lengths.values())
-        self.header |= {
-            "max_episode_steps": longest,
+        validation = validation_file(self.path)
+        self._files = {"train": self.path} | ({"val": validation} if validation.is_file() else {})
+        self._lengths: dict[str, np.ndarray] = {}
+        headers, source = [], {}
+        for split, file in self._files.items():
+            header, self._lengths[split], source[split] = _examine(file, world)
+            headers.append(header)
+        if headers[0]["columns"] != headers[-1]["columns"]:
+            raise UserError(f"{file} has other columns than {path}; move one of them away")
+        self.header = headers[0] | {
+            "max_episode_steps": max(int(lengths.max()) for lengths in self._lengths.values()),
             "episodes": {split: len(self.lengths(split)) for split in SPLITS},
             "rows": {split: int(self.lengths(split).sum()) for split in SPLITS},
-            "source": {split: _fingerprint(file) for split, file in self._files().items()},
+            "source": source,
         }
 
     def __str__(self) -> str:
@@ -55,33 +61,31 @@ class NpzDataset(EpisodeSource):
         return {split: source["crc32"] for split, source in self.header["source"].items()}
 
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
-        """Rows of each episode, (E,) int64."""
         lengths = self._lengths.get(split, np.zeros(0, np.int64))
         return lengths[: first_part(len(lengths), div)]
 
     def stream(
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The episodes in order: column -> (T, ...) of the header's type."""
         types = {name: self.column(name)[1] for name in columns}
         lengths = self.lengths(split, div)
         if not len(lengths):
             return
         if len(lengths) < len(self._lengths[split]):
             tqdm.write(
-                f"{self._files()[split]}: checksums are of whole columns, so a part of them goes "
+                f"{self._files[split]}: checksums are of whole columns, so a part of them goes "
                 "unchecked; `python -m datasets.inspect NAME --verify` reads everything"
             )
-        with NpzFile(self._files()[split]) as file, ExitStack() as stack:
+        with NpzFile(self._files[split]) as file, ExitStack() as stack:
             readers = {name: stack.enter_context(file.open(name)) for name in types}
             for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
                 yield {name: _cast(readers[name].read(length), types[name]) for name in types}
 
     @contextmanager
     def reader(self, column: str, split: str = "train") -> Iterator[Callable[[int], np.ndarray]]:
-        """See `EpisodeSource.reader`; the episodes in between are unpacked, one at a time."""
+        """As in `EpisodeSource`; the episodes in between are unpacked, one at a time."""
         dtype, following = self.column(column)[1], enumerate(self._lengths[split])
-        with NpzFile(self._files()[split]) as file, file.open(column) as rows:
+        with NpzFile(self._files[split]) as file, file.open(column) as rows:
 
             def read(index: int) -> np.ndarray:
                 for number, length in following:
@@ -95,13 +99,12 @@ class NpzDataset(EpisodeSource):
     def read_episode(
         self, split: str, index: int, columns: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Columns (all by default) of one episode, each (T, ...); unpacks those before it."""
+        """As in `EpisodeSource`; unpacks those before it."""
         names = list(self.header["columns"]) if columns is None else columns
         return next(islice(self.stream(names, split), index, None))
 
     def problems(self) -> Iterator[str]:
-        """Read everything; a line for each damaged column."""
-        for split in self._files():
+        for split in self._files:
             for name in self.header["columns"]:
                 try:
                     for _ in self.stream([name], split):
@@ -109,34 +112,24 @@ class NpzDataset(EpisodeSource):
                 except UserError as error:
                     yield f"{split}: {error}"
 
-    def _files(self) -> dict[str, Path]:
-        validation = validation_file(self.path)
-        return {"train": self.path} | ({"val": validation} if validation.is_file() else {})
 
-    def _recognise(self, world: World) -> dict:
-        """The header that the world gives the files; both must be of one kind."""
-        headers = []
-        for path in self._files().values():
-            with NpzFile(path) as file:
-                sample = {name: file.read(name, SAMPLE_ROWS) for name in file.columns}
-                rows = {name: column.shape[0] for name, column in file.columns.items()}
-            if len(set(rows.values())) > 1 or not min(rows.values(), default=0):
-                raise UserError(f"{path}: its columns have {rows} rows; they need the same, not 0")
-            try:
-                headers.append(world.recognise(sample))
-            except UserError as error:
-                raise UserError(f"{path} does not fit: {error}") from error
-        if headers[0]["columns"] != headers[-1]["columns"]:
-            raise UserError(f"{path} has other columns than {self.path}; move one of them away")
-        return headers[0]
-
-    def _read_lengths(self, split: str) -> np.ndarray:
-        path = self._files()[split]
-        with NpzFile(path) as file:
-            terminals = file.read("terminals") != 0
-        if not terminals[-1]:
-            raise UserError(f"{path} ends within an episode: the last of its terminals is not set")
-        return np.diff(np.flatnonzero(terminals), prepend=-1)
+def _examine(path: Path, world: World) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
+    """The header that the world gives a file, the episodes' lengths, and its entry of `source`."""
+    with NpzFile(path) as file:
+        rows = {name: column.shape[0] for name, column in file.columns.items()}
+        if len(set(rows.values())) > 1 or not min(rows.values(), default=0):
+            raise UserError(f"{path}: its columns have {rows} rows; they need the same, not 0")
+        sample = {name: file.read(name, SAMPLE_ROWS) for name in rows}
+        try:
+            header = world.recognise(sample)
+        except UserError as error:
+            raise UserError(f"{path} does not fit: {error}") from error
+        terminals = file.read("terminals") != 0
+        checksums = {name: column.member.CRC for name, column in file.columns.items()}
+    if not terminals[-1]:
+        raise UserError(f"{path} ends within an episode: the last of its terminals is not set")
+    lengths = np.diff(np.flatnonzero(terminals), prepend=-1)
+    return header, lengths, {"file": path.name, "crc32": checksums}
 
 
 def open_dataset(
@@ -161,7 +154,7 @@ def open_dataset(
 
 
 def is_npz(data_dir: str | Path, name: str) -> bool:
-    """Whether the dataset `name` is a file; a folder of that name goes before it."""
+    """True where the dataset `name` is a file; a folder of that name goes before it."""
     return (Path(data_dir) / f"{name}.npz").is_file() and not (Path(data_dir) / name).is_dir()
 
 
@@ -172,9 +165,3 @@ def validation_file(path: Path) -> Path:
 
 def _cast(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return rows != 0 if dtype.kind == "b" else rows.astype(dtype, copy=False)
-
-
-def _fingerprint(path: Path) -> dict:
-    with NpzFile(path) as file:
-        checksums = {name: column.member.CRC for name, column in file.columns.items()}
-    return {"file": path.name, "crc32": checksums}

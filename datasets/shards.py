@@ -44,11 +44,11 @@ class Part:
 
     @property
     def suffix(self) -> str:
-        """What the part's dataset has after its name."""
+        """End of the name of the part's dataset."""
         return "" if self.num_shards == 1 else f"-part{self.shard}of{self.num_shards}"
 
     def header(self) -> dict[str, Any]:
-        """What the header of the part's dataset says of its place; nothing if it is the whole."""
+        """Entry of the part's place in the header of its dataset; none for the whole."""
         if self.num_shards == 1:
             return {}
         place = {"shard": self.shard, "num_shards": self.num_shards}
@@ -56,7 +56,7 @@ class Part:
 
 
 def in_order(parts: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Where each part of one collection is among `parts`, the entries `part` of their headers.
+    """Index of each part of one collection among `parts`, the entries `part` of their headers.
 
     Raises `UserError` if not each is there once.
     """

@@ -1,10 +1,10 @@
-"""What every dataset can do, however it is stored: give its episodes in order."""
+"""Interface of datasets, however they are stored: their episodes in order."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,27 +13,34 @@ from common.foundation.errors import UserError
 SPLITS = ("train", "val")
 
 
+class EpisodeId(NamedTuple):
+    """One episode of a dataset."""
+
+    split: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.split} episode {self.index}"
+
+
 class EpisodeSource(ABC):
     """Recorded episodes, read one after another; at most one is in memory at a time.
 
     `div` keeps the first 1/`div` of the episodes: whole ones, at least one. `str()` says where the
     data lie.
-
-    Attributes:
-        header: what the data are; keys: see `datasets.store.Dataset`.
     """
 
-    header: dict[str, Any]
+    header: dict[str, Any]  # keys: see `datasets.store.Dataset`
 
     @property
     @abstractmethod
     def place(self) -> Path:
-        """Path without suffix; what is derived from the data goes to paths that begin with it."""
+        """Path without suffix, with which the paths of derived data begin."""
 
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What tells these data from other data, wherever they lie: ready for JSON."""
+        """Values, ready for JSON, that differ from those of other data, wherever they lie."""
 
     @abstractmethod
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
@@ -58,7 +65,7 @@ class EpisodeSource(ABC):
 
     @abstractmethod
     def problems(self) -> Iterator[str]:
-        """Read everything; a line, naming file and split, for each part that is damaged."""
+        """Read everything; gives a line, naming file and split, for each damaged part."""
 
     def column(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         """Shape of a row and type of a column. Raises UserError if there is none of that name."""
@@ -94,5 +101,5 @@ class EpisodeSource(ABC):
 
 
 def first_part(count: int, div: int) -> int:
-    """How many of `count` episodes the first 1/`div` are: at least one, if there is any."""
+    """Number of the first 1/`div` of `count` episodes: at least one, if there is any."""
     return min(count, max(1, count // div))

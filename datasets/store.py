@@ -44,7 +44,7 @@ Columns = Mapping[str, tuple[tuple[int, ...], Any]]  # name -> (shape of one row
 
 
 def episode_path(folder: Path, split: str, index: int) -> Path:
-    """Where episode `index` of `split` lies in the dataset `folder`."""
+    """File of episode `index` of `split` in the dataset `folder`."""
     return folder / split / f"{index:06d}.h5"
 
 
@@ -91,7 +91,11 @@ class Dataset(EpisodeSource):
                 f"`python collect.py {shlex.join(known)}`"
             )
         dataset = cls(folder, read_header(folder))
-        dataset._require_complete()
+        if any(dataset.missing(split) for split in SPLITS):
+            raise UserError(
+                f"dataset {folder} is incomplete: it has {dataset.progress()}; "
+                f"`{dataset.header['command']}` continues it"
+            )
         return dataset
 
     def episodes(self, split: str) -> list[int]:
@@ -106,28 +110,25 @@ class Dataset(EpisodeSource):
         return [index for index in range(self.header["episodes"][split]) if index not in stored]
 
     def progress(self) -> str:
-        """How much there is, for messages: "12 of 110 episodes"."""
+        """Count for messages: "12 of 110 episodes"."""
         have = sum(len(self.episodes(split)) for split in SPLITS)
         return f"{have} of {sum(self.header['episodes'].values())} episodes"
 
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
-        """Rows of each episode on disk, (E,) int64, without reading the data."""
         rows = []
         for index in self._chosen(split, div):
-            with self._open_episode(split, index, ["terminals"]) as (_, length):
-                rows.append(length)
+            with self._open_episode(split, index, ["terminals"]) as stored:
+                rows.append(len(stored["terminals"]))
         return np.array(rows, np.int64)
 
     def stream(
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The episodes in order: column -> (T, ...). Raises UserError for a damaged file."""
         chosen = self._chosen(split, div)
         for index in tqdm(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
             yield self.read_episode(split, index, columns)
 
     def problems(self) -> Iterator[str]:
-        """Read everything; a line for each damaged file."""
         parts = [(split, index) for split in SPLITS for index in self.episodes(split)]
         for split, index in tqdm(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
             try:
@@ -138,14 +139,13 @@ class Dataset(EpisodeSource):
     def read_episode(
         self, split: str, index: int, columns: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Columns (all by default) of one episode, each (T, ...)."""
         names = self.header["columns"] if columns is None else columns
-        with self._open_episode(split, index, names) as (stored, _):
+        with self._open_episode(split, index, names) as stored:
             return {name: column[()] for name, column in stored.items()}
 
     def read_rows(self, split: str, index: int, column: str, rows: np.ndarray) -> np.ndarray:
         """Some rows (n, ...) of one column of an episode; `rows` ascend, without repetition."""
-        with self._open_episode(split, index, [column]) as (stored, _):
+        with self._open_episode(split, index, [column]) as stored:
             return stored[column][rows]
 
     def _chosen(self, split: str, div: int) -> list[int]:
@@ -155,8 +155,8 @@ class Dataset(EpisodeSource):
     @contextmanager
     def _open_episode(
         self, split: str, index: int, columns: Sequence[str]
-    ) -> Iterator[tuple[dict[str, h5py.Dataset], int]]:
-        """The stored columns of an episode and its length; damage becomes a UserError."""
+    ) -> Iterator[dict[str, h5py.Dataset]]:
+        """The stored columns of an episode; damage becomes a UserError."""
         expected = {name: self.column(name) for name in columns}
         path = episode_path(self.folder, split, index)
         try:
@@ -167,19 +167,12 @@ class Dataset(EpisodeSource):
                     raise ValueError("its columns are not those of the header")
                 if len(lengths) != 1 or not 0 < max(lengths) <= self.header["max_episode_steps"]:
                     raise ValueError(f"its columns have {sorted(lengths)} rows")
-                yield stored, lengths.pop()
+                yield stored
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged ({error}); delete it and make that episode again with "
                 f"`{self.header['command']}`"
             ) from error
-
-    def _require_complete(self) -> None:
-        if any(self.missing(split) for split in SPLITS):
-            raise UserError(
-                f"dataset {self.folder} is incomplete: it has {self.progress()}; "
-                f"`{self.header['command']}` continues it"
-            )
 
 
 def _own_column(file: h5py.File, name: str) -> h5py.Dataset:
@@ -218,7 +211,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def _check_header(header: dict[str, Any]) -> None:
-    """Raise what comes of a header whose entries are not what they should be."""
+    """Raise an error of any kind for a header with impossible entries."""
     kinds = {"command": str, "environment": str, "multiview": bool}
     kinds |= dict.fromkeys(("settings", "columns", "episodes"), dict)
     for name, kind in kinds.items():

@@ -1,4 +1,4 @@
-"""How frames come to be drawn: which OpenGL backend, and what to install if there is none.
+"""Choice of the OpenGL backend that draws frames, and what to install if there is none.
 
 MuJoCo and dm_control choose a backend when they are imported: with a wrong `MUJOCO_GL` the import
 fails, without a display it warns, with EGL it takes a second and opens the GPU. Simulating needs
@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from common.foundation.errors import UserError
 from common.foundation.processes import environment_variable
@@ -60,10 +62,7 @@ def open_renderer(
 ) -> mujoco.Renderer:
     """Create the OpenGL context and return MuJoCo's renderer for frames (height, width, 3).
 
-    `quality` is a key of `QUALITIES`.
-
-    Raises:
-        UserError: if no context can be created; says which package to install.
+    `quality` is a key of `QUALITIES`. Raises `UserError` with the package to install if it fails.
     """
     import mujoco
     from mujoco.rendering.classic import gl_context
@@ -132,3 +131,8 @@ def _probe(name: str) -> str | None:
 def _message(name: str, reason: str) -> str:
     reason = " ".join(reason.split())
     return f"no frames can be drawn with MUJOCO_GL={name} ({reason}); {_HELP}"
+
+
+def side_by_side(frames: np.ndarray) -> np.ndarray:
+    """One picture of several views: (V, H, W, 3) -> (H, V W, 3); (H, W, 3) stays."""
+    return np.concatenate(list(frames), axis=1) if frames.ndim == 4 else frames

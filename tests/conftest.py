@@ -8,7 +8,7 @@ import pytest
 from common.settings.config import Config, compose
 from envs.make import make_world
 from tests.helpers.datasets import run
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 
 EPISODES, LENGTH = 6, 25
 NOISE_EPISODES, NOISE_ROWS = 10, 6

@@ -1,6 +1,5 @@
 """evaluate.py: which settings hold, which files it writes, what it says."""
 
-import csv
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.base import Timestep
 from agents.observations.kinds import make_observation
 from agents.random_policy import RandomPolicy
 from common.data.normaliser import Normaliser
@@ -19,6 +19,7 @@ from common.evaluation.evaluate import Evaluation, evaluate, summarise
 from common.evaluation.results import save_results, table
 from common.evaluation.video import Clip
 from common.foundation.errors import UserError
+from common.foundation.files import read_csv
 from common.runs.agents import save_checkpoint
 from common.runs.folders import new_eval_folder
 from common.runs.setup import make_setup
@@ -119,11 +120,8 @@ def test_a_random_policy_looks_at_nothing_and_draws_by_episode(run_folder, tmp_p
     rows = []
     for envs in (1, 4):
         out = tmp_path / str(envs)
-        command = ["evaluate.py", f"eval_checkpoint={run_folder}", f"output_dir={out}"]
         options = [f"num_eval_envs={envs}", "random_policy=true", "sgiql.debug_subgoals=true"]
-        result = subprocess.run(
-            [sys.executable, *command, *options], cwd=REPOSITORY, capture_output=True, text=True
-        )
+        result = command(out, f"eval_checkpoint={run_folder}", *options)
         assert result.returncode == 0, result.stderr
         assert "random policy on manipobj-v0: 4 episodes" in result.stdout
         (file,) = (out / "eval").glob("*/episodes.csv")
@@ -135,8 +133,10 @@ def test_a_random_policy_looks_at_nothing_and_draws_by_episode(run_folder, tmp_p
 def test_random_actions_are_uniform():
     generators = [torch.Generator().manual_seed(i) for i in range(2000)]
     rows = torch.zeros(2000, 1)
-    actions, memory = RandomPolicy(3).act(rows, rows + 1, rows, rows, generators)
-    assert torch.equal(memory, rows + 1)
+    policy = RandomPolicy(3)
+    memory = policy.begin(None).expand(2000)
+    actions, kept = policy.act(Timestep(rows, None, rows, memory, generators))
+    assert kept.is_empty()
     assert actions.shape == (2000, 3)
     assert actions.abs().max() <= 1
     torch.testing.assert_close(actions.mean(dim=0), torch.zeros(3), rtol=0, atol=0.05)
@@ -190,9 +190,8 @@ def test_files_tell_rows_summary_and_pictures(tmp_path):
     result = Evaluation(rows, summarise(rows), clips, 60, 1.25)
     paths = save_results(tmp_path, result, {"updates": 7})
     assert sorted(tmp_path.iterdir()) == sorted(paths)
-    with (tmp_path / "episodes.csv").open() as file:
-        read = [{name: float(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    assert read == rows
+    read = read_csv(tmp_path / "episodes.csv")
+    assert [{name: float(text) for name, text in row.items()} for row in read] == rows
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["updates"] == 7
     assert metrics["env_steps"] == 60

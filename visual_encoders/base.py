@@ -1,4 +1,4 @@
-"""What the trainer needs to know of an encoder."""
+"""Encoders as their trainer sees them, and measures of pictures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class EncoderModel(nn.Module, ABC):
 
     @abstractmethod
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
-        """What the encoder makes of images (B, 3, S, S): name -> pictures (B, 3, S, S) in [0, 1].
+        """Images (B, 3, S, S) and what becomes of them: name -> pictures (B, 3, S, S) in [0, 1].
 
         Deterministic; the first are the images themselves.
         """
@@ -59,8 +59,13 @@ class EncoderModel(nn.Module, ABC):
         return {name: float(mean) for name, mean in means.items()}
 
     def problems(self, figures: Mapping[str, float]) -> dict[str, str]:
-        """What looks wrong in these `figures`, by its kind: what was seen and what to look at."""
+        """Signs of trouble in these `figures`, by kind: what was seen and what to look at."""
         return {}
+
+
+def to_float(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 images on `device`, as float32 in [0, 1]."""
+    return images.to(device, non_blocking=True).float() / 255
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoint folders of encoders: `hparams.json` and `best.pth`, a bare state dict (spec: 8.4).
+"""Checkpoint folders of encoders: `hparams.json` and `best.pth`, a bare state dict.
 
 The published encoders come as such folders. Weights are read with `weights_only=True`: a file can
 hold tensors and nothing that runs.

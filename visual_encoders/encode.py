@@ -10,8 +10,8 @@ Data that the reference recorded (NAME.npz) need the settings that say what they
 training.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +21,19 @@ import torch
 from tqdm import tqdm
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.jobs import run_jobs
 from common.foundation.processes import available_cores
+from common.foundation.registry import OBSERVATIONS, lookup
+from common.settings.config import compose
+from datasets.command_line import world_of
 from datasets.filling import exclusive
-from datasets.source import EpisodeSource
-from datasets.workers import Job, run_jobs, telling
+from datasets.npz_dataset import open_dataset
+from datasets.source import EpisodeId, EpisodeSource
+from datasets.store import HEADER, read_header
+from envs.make import make_world
 from visual_encoders.frozen import EncoderChoice, FrozenEncoder
 from visual_encoders.images import COLUMN
-from visual_encoders.latents import LatentStore
+from visual_encoders.latents import LatentStore, LatentWriter
 
 CPU_IMAGES, GPU_IMAGES = 8, 128  # that go to the encoder at once; progress is reported after each
 
@@ -75,17 +81,18 @@ def _encode_missing(
     images = store.lengths[:count] * recipe.views
     total, left = int(images.sum()), int(images[missing].sum())
     print(f"encoding {left} of {total} images of {recipe.dataset} to {store.folder}")
-    with (
-        telling(lambda: f"{store.progress(count)} are kept, the same command continues"),
-        tqdm(total=total, initial=total - left, unit=" images", disable=not progress) as bar,
-    ):
-        jobs = [("train", index) for index in missing]
-        run_jobs(recipes[: len(jobs)], jobs, lambda rows: bar.update(rows * recipe.views))
+    with tqdm(total=total, initial=total - left, unit=" images", disable=not progress) as bar:
+        run_jobs(
+            recipes[: len(missing)],
+            [EpisodeId("train", index) for index in missing],
+            lambda rows: bar.update(rows * recipe.views),
+            kept=lambda: f"{store.progress(count)} are kept, the same command continues",
+        )
 
 
 @dataclass(frozen=True)
 class EncodingRecipe:
-    """What an encoding process does (see `datasets.workers.Recipe`)."""
+    """Work of an encoding process, see `common.foundation.pool.Task`."""
 
     dataset: EpisodeSource
     choice: EncoderChoice
@@ -96,10 +103,9 @@ class EncodingRecipe:
         """Load the encoder and open the files."""
         return EncodingTool(self)
 
-    def record(self, tool: "EncodingTool", job: Job) -> Iterator[int]:
-        """Encode one episode; yields the number of rows so far."""
-        _, index = job
-        frames = torch.from_numpy(tool.read(index))
+    def run(self, tool: "EncodingTool", episode: EpisodeId) -> Generator[int, None, None]:
+        """Encode one episode, which come in ascending order; yields the number of rows so far."""
+        frames = torch.from_numpy(tool.read(episode.index))
         frames = frames.unflatten(0, (-1, 1)) if self.views == 1 else frames
         parts = []
         for part in frames.split(tool.rows):
@@ -108,11 +114,11 @@ class EncodingRecipe:
         latents = torch.cat(parts)
         if not torch.isfinite(latents).all():
             raise UserError(f"{self.choice.path} makes NaN or infinity of its images")
-        tool.writer.write(index, latents.numpy())
+        tool.writer.write(episode.index, latents.numpy())
 
 
 class EncodingTool:
-    """What an encoding process works with: encoder, reader, writer.
+    """Encoder, reader and writer of an encoding process.
 
     Attributes:
         read: gives the images of an episode (T, ...). rows: that go to the encoder at once.
@@ -123,7 +129,7 @@ class EncodingTool:
         images = CPU_IMAGES if self.encoder.device.type == "cpu" else GPU_IMAGES
         self.rows = max(1, images // recipe.views)
         with ExitStack() as stack:
-            self.writer = stack.enter_context(recipe.store.write())
+            self.writer: LatentWriter = stack.enter_context(recipe.store.write())
             reader = recipe.dataset.reader(COLUMN)
             self.read: Callable[[int], np.ndarray] = stack.enter_context(reader)
             self._files = stack.pop_all()
@@ -134,20 +140,17 @@ class EncodingTool:
 
 def run(name: str, settings: Sequence[str], devices: Sequence[str]) -> Path:
     """Encode the dataset `name` as the settings say; return the folder of its latents."""
-    from common.runs.setup import observe
-    from common.settings.config import compose
-    from datasets.command_line import world_of
-    from datasets.npz_dataset import open_dataset
-    from datasets.store import HEADER, read_header
-    from envs.make import make_world
-
     config = compose([*settings, f"train_dataset_name={name}"])
     folder = Path(config.data_dir) / name
     known = (folder / HEADER).exists()
     world = world_of(read_header(folder)) if known else make_world(config)
-    observation = observe(config, world)
-    if not observation.encoded:
+    kind = lookup(OBSERVATIONS, config.obs, "obs")
+    problem = world.observation_problem(kind.kind, kind.pixels)
+    if problem:
+        raise UserError(f"obs={config.obs} is not possible: {problem}")
+    if not kind.encoded:
         raise UserError(f"obs={config.obs} is made without an encoder; set obs=dlp or obs=vqvae")
+    observation = kind(world, EncoderChoice.of(config))
     dataset = open_dataset(config.data_dir, name, world, observation.collect_overrides)
     observation.check(dataset)
     store = encode_dataset(
@@ -161,9 +164,7 @@ def run(name: str, settings: Sequence[str], devices: Sequence[str]) -> Path:
     return store.folder
 
 
-def main(arguments: Sequence[str]) -> None:
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
-
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         "python -m visual_encoders.encode",
         description=__doc__,
@@ -178,4 +179,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""Trained encoders as agents use them: which one, and what it makes of camera frames.
+"""Trained encoders as agents use them: read from a folder, applied to camera frames.
 
 Letters: B rows, V views of S x S pixels with C channels, *shape of one row's latents.
 """
@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.foundation.device import resolve_device
 from common.foundation.errors import UserError
 from common.foundation.files import read_json
 from common.foundation.registry import FROZEN, lookup
+from common.settings.config import Config
+from visual_encoders.base import to_float
 from visual_encoders.checkpoints import HPARAMS, fingerprint
 from visual_encoders.download_chkpts import NAMES, ORIGINS
 
 KEY = "rep_model_checkpoint"
+
+# Images that are encoded at once. On CPU one: a result must not depend, in its last bits, on what
+# else is encoded, and more at once are no faster (measured on one core: DLP 38 ms an image, 54 for
+# four at once, whose glimpses do not stay in the caches; VQ-VAE 56 ms, 60 for two at once, 83 for
+# 16). On other devices it only bounds the memory.
+CPU_IMAGES, GPU_IMAGES = 1, 128
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,15 @@ class EncoderChoice:
     device: str = "auto"
     particles: int | None = None
 
+    @classmethod
+    def of(cls, config: Config) -> "EncoderChoice":
+        """The choice of these settings."""
+        count = config.dlp_post_training_num_kp
+        particles = None if count == -1 else count
+        return cls(config.obs, config.rep_model_checkpoint, config.rep_model_device, particles)
+
     def load(self) -> "FrozenEncoder":
-        """Read it; raises `UserError` if there is none, or it is damaged or of another kind."""
+        """Read it. Raises `UserError` if there is none, or it is damaged or of another kind."""
         cls = lookup(FROZEN, self.kind, "obs")
         if self.path is None:
             get = _how_to_get(self.kind)
@@ -55,7 +70,7 @@ class FrozenEncoder(ABC):
     """An encoder that was read from a folder; it learns no more.
 
     Attributes:
-        choice, device: which one, and where it computes.
+        choice, device, model: which one, where it computes, and its network.
         fingerprint: of its files, see `checkpoints.fingerprint`.
         frame: (S, S, C) of the frames it was trained on.
         explicit: leading features of a particle that have a meaning each; 0 where there are none.
@@ -64,6 +79,7 @@ class FrozenEncoder(ABC):
 
     own_key: ClassVar[str]  # of hyperparameters: no other kind of encoder has it
     explicit: ClassVar[int] = 0
+    model: nn.Module
     frame: tuple[int, int, int]
     setup: dict[str, int]
 
@@ -96,9 +112,22 @@ class FrozenEncoder(ABC):
     def shape(self, views: int) -> tuple[int, ...]:
         """Of the latents of one row: (N, D) of particles, the views' one after another, or (F,)."""
 
-    @abstractmethod
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames (B, V, S, S, C) uint8 -> latents (B, *shape) float32, on the encoder's device."""
+        """Frames (B, V, S, S, C) uint8 -> latents (B, *shape) float32, on the encoder's device.
+
+        Each view is encoded alone; the latents of the first view come first. Raises `UserError` for
+        frames of another size than the encoder was trained on.
+        """
+        if tuple(frames.shape[2:]) != self.frame:
+            found, wanted = (" x ".join(map(str, s)) for s in (frames.shape[2:], self.frame))
+            raise UserError(f"frames are {found} and this encoder needs {wanted}; render that size")
+        parts = self.images(frames).split(CPU_IMAGES if self.device.type == "cpu" else GPU_IMAGES)
+        latents = torch.cat([self.model.encode(part) for part in parts])
+        return latents.unflatten(0, frames.shape[:2]).flatten(1, 2)
+
+    def images(self, frames: Tensor) -> Tensor:
+        """Frames (B, V, S, S, C) uint8 -> images (B V, C, S, S) in [0, 1] on its device."""
+        return to_float(frames.flatten(0, 1).movedim(-1, 1), self.device)
 
     @abstractmethod
     def decode(self, latents: Tensor, frames: Tensor) -> Tensor:
@@ -126,11 +155,6 @@ def _check_kind(path: Path, kind: str) -> None:
             f"{KEY}={path} is a {kinds[0]} encoder and obs={kind} needs a {kind} one; set "
             f"obs={kinds[0]} or give another folder"
         )
-
-
-def to_float(frames: Tensor, device: torch.device) -> Tensor:
-    """Frames (B, V, S, S, C) uint8 -> images (B V, C, S, S) in [0, 1] on `device`."""
-    return frames.to(device).flatten(0, 1).movedim(-1, 1).float() / 255
 
 
 def to_bytes(images: Tensor, views: int) -> Tensor:

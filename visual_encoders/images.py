@@ -1,11 +1,10 @@
-"""Where an encoder's training images come from, one by one in any order.
+"""Training images of encoders, read in any order and put into batches.
 
 Letters: N images of a split, V views of a frame, H and W pixels, T rows of an episode.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,26 +19,11 @@ from datasets.store import Dataset
 from visual_encoders.base import CHANNELS
 
 COLUMN = "observations"
+PREFETCH = 4  # batches that each reading process keeps ready
 
 
-class Frames(Protocol):
-    """Images that can be read in any order, from any process; picklable.
-
-    Attributes:
-        origin: where they come from, as an encoder's `hparams.json` is to say it.
-    """
-
-    origin: Mapping[str, Any]
-
-    def __len__(self) -> int:
-        """N."""
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Images number `indices` (n,) as (n, H, W, 3) uint8."""
-
-
-class DatasetFrames:
-    """The images of some episodes of a dataset folder; nothing is held in memory.
+class Frames:
+    """The N images of some episodes of a dataset folder; nothing is held in memory. Picklable.
 
     Image f of an episode is view f mod V of row f div V, as in the reference's folders.
 
@@ -47,6 +31,9 @@ class DatasetFrames:
         episodes: their indices in `split`.
         lengths: rows of each (E,).
         limit: only the first `limit` images of an episode count; None for all.
+
+    Attributes:
+        origin: where they come from, as an encoder's `hparams.json` is to say it.
     """
 
     def __init__(
@@ -69,7 +56,10 @@ class DatasetFrames:
         return int(self._ends[-1]) if self.episodes else 0
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """See `Frames.read`. Each file is opened once, each row is unpacked once."""
+        """Images number `indices` (n,) as (n, H, W, 3) uint8.
+
+        Each file is opened once, each row is unpacked once.
+        """
         images = np.empty((len(indices), *self.size, 3), np.uint8)
         episodes = np.searchsorted(self._ends, indices, side="right")
         for episode in np.unique(episodes):
@@ -112,12 +102,10 @@ def open_frames(
     lengths = dataset.lengths("train", div)
     episodes = dataset.episodes("train")[: len(lengths)]
     kept = len(episodes) - (max(1, round(holdout * len(episodes))) if holdout else 0)
-    train = DatasetFrames(dataset, "train", episodes[:kept], lengths[:kept], limit)
+    train = Frames(dataset, "train", episodes[:kept], lengths[:kept], limit)
     if holdout:
-        return train, DatasetFrames(dataset, "train", episodes[kept:], lengths[kept:], limit)
-    return train, DatasetFrames(
-        dataset, "val", dataset.episodes("val"), dataset.lengths("val"), limit
-    )
+        return train, Frames(dataset, "train", episodes[kept:], lengths[kept:], limit)
+    return train, Frames(dataset, "val", dataset.episodes("val"), dataset.lengths("val"), limit)
 
 
 def _open(data_dir: str, name: str) -> Dataset:
@@ -129,9 +117,6 @@ def _open(data_dir: str, name: str) -> Dataset:
             f"a folder of it once: `python -m datasets.convert import {file} {name} task=TASK`"
         )
     return Dataset.open(data_dir, name, ["obs=rgb"])
-
-
-PREFETCH = 4  # batches that each reading process keeps ready
 
 
 class Batches(TorchDataset):
@@ -218,11 +203,6 @@ class ValidationBatches(TorchDataset):
 def to_tensor(images: np.ndarray) -> Tensor:
     """(n, H, W, 3) -> (n, 3, H, W), uint8."""
     return torch.from_numpy(images).movedim(-1, 1).contiguous()
-
-
-def to_float(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 images on `device`, as float32 in [0, 1]."""
-    return images.to(device, non_blocking=True).float() / 255
 
 
 def read_ahead(batches: TorchDataset, numbers: range, workers: int, pin: bool) -> Iterator[Tensor]:

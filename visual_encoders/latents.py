@@ -12,17 +12,17 @@ particles make another hash, and so another folder.
 Letters: E episodes, R rows of all of them, T of one, *shape of a row's latents.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -71,13 +71,13 @@ class LatentStore:
         return cls(folder, identity | {"shape": list(encoder.shape(views)), **size}, lengths)
 
     def missing(self, count: int) -> list[int]:
-        """Which of the first `count` episodes are not encoded yet, ascending."""
+        """Indices of those of the first `count` episodes that are not encoded yet, ascending."""
         if not (self.folder / HEADER).exists() or not self._has_files():
             return list(range(count))
         return np.flatnonzero(self._marks()[:count] == 0).tolist()
 
     def progress(self, count: int) -> str:
-        """How much there is, for messages: "12 of 110 episodes"."""
+        """Count of what there is, for messages: "12 of 110 episodes"."""
         return f"{count - len(self.missing(count))} of {count} episodes"
 
     def prepare(self) -> None:
@@ -94,9 +94,11 @@ class LatentStore:
             _make_array(self.folder / LATENTS, TYPE, self._shape)
         self._map(LATENTS, TYPE, self._shape)
 
-    def write(self) -> "LatentWriter":
-        """A writer of episodes, a context manager; several processes may have one each."""
-        return LatentWriter(self)
+    @contextlib.contextmanager
+    def write(self) -> Iterator["LatentWriter"]:
+        """A writer of episodes; several processes may have one each."""
+        with open(self.folder / LATENTS, "r+b") as rows, open(self.folder / MARKS, "r+b") as marks:
+            yield LatentWriter(self.lengths, _Rows(rows), _Rows(marks))
 
     def read(self, count: int) -> np.ndarray:
         """The latents of the first `count` episodes, which must be encoded: (R', *shape), mapped.
@@ -161,10 +163,9 @@ class LatentStore:
 class LatentWriter:
     """Writes episodes to their places, in any order. Raises `UserError` where the disk refuses."""
 
-    def __init__(self, store: LatentStore) -> None:
-        self._first = np.cumsum(store.lengths) - store.lengths  # row of each episode
-        self._latents = _Rows(store.folder / LATENTS)
-        self._marks = _Rows(store.folder / MARKS)
+    def __init__(self, lengths: np.ndarray, latents: "_Rows", marks: "_Rows") -> None:
+        self._first = np.cumsum(lengths) - lengths  # row of each episode
+        self._latents, self._marks = latents, marks
 
     def write(self, index: int, latents: np.ndarray) -> None:
         """Store the latents (T, *shape) of episode `index` and, once they are safe, its mark."""
@@ -172,31 +173,15 @@ class LatentWriter:
         self._latents.write(int(self._first[index]), latents)
         self._marks.write(index, np.array([_mark(latents)], MARK_TYPE))
 
-    def close(self) -> None:
-        self._latents.close()
-        self._marks.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class _Rows:
     """An array file that takes rows. Not through a map: a full disk would kill the process."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO = open(path, "r+b")  # noqa: SIM115  closed by `close`
-        npy.read_magic(self._file)
-        npy.read_array_header_1_0(self._file)
-        self._begin = self._file.tell()
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        npy.read_magic(file)
+        npy.read_array_header_1_0(file)
+        self._begin = file.tell()
 
     def write(self, first: int, rows: np.ndarray) -> None:
         """Put rows at and after number `first`, down to the disk."""
@@ -206,10 +191,8 @@ class _Rows:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
-
-    def close(self) -> None:
-        self._file.close()
+            reason = error.strerror or error
+            raise UserError(f"cannot write {self._file.name}: {reason}") from error
 
 
 def _make_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:

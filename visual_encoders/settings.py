@@ -15,7 +15,7 @@ SHARED = ("seed", "data_dir", "train_dataset_name", "train_dataset_div")
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What all encoders share; each has a section of its own beside these."""
+    """Settings of all encoders; each has a section of its own beside these."""
 
     kind: str = setting(choices=tuple(ENCODERS))
     image_size: int = setting(low=16)

@@ -8,64 +8,46 @@ The same command continues a run that was stopped, from its last checkpoint. Its
 `rep_model_checkpoint` takes.
 """
 
-import contextlib
-from typing import Any
+import torch
 
+from common.foundation.registry import ENCODERS, load
 from common.settings.config import Config
 from common.settings.launch import hydra_main
+from common.training.loop import train_in_folder
+from common.training.team import Team, train_together
+from visual_encoders.base import EncoderModel
+from visual_encoders.images import Batches, ValidationBatches, open_frames
+from visual_encoders.settings import ENCODER_RUNS
+from visual_encoders.training import EncoderTrainer
 
 
 def run(config: Config) -> None:
     """Train what `config` says in the run's own folder."""
-    from common.training.team import train_together
-
     train_together(config, _train)
 
 
-def _train(config: Config, team: Any) -> int | None:
+def _train(config: Config, team: Team) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
-    from common.foundation.device import describe_device
-    from common.runs.folders import open_run, run_path
-    from visual_encoders.settings import ENCODER_RUNS
-    from visual_encoders.training import EncoderTrainer
-
     model = _make_model(config)
-    batches = _make_batches(config, team)
-    path = run_path(config, ENCODER_RUNS)
-    with contextlib.ExitStack() as stack:
-        if team.is_main:  # the others write nothing, so they need no lock
-            machine = describe_device(team.device) | {"processes": team.size}
-            folder = stack.enter_context(open_run(config, machine, ENCODER_RUNS))
-        team.wait()
-        trainer = EncoderTrainer(config, model, *batches, path, team)
-        if team.is_main and trainer.finished:
-            print(f"already finished, {trainer.step} updates: {path}")
-        elif team.is_main:
-            start = f"continuing {path} at update {trainer.step}" if folder.resumed else str(path)
-            print(start, *folder.changes, *model.remarks, sep="\n  ")
-        stopped_by = None if trainer.finished else trainer.run()
-        team.wait()
-    if team.is_main:
-        word = "finished" if stopped_by is None else "stopped; the same command continues"
-        print(f"{word}: {path}")
-    return stopped_by
+    batches, validation = _make_batches(config, team)
+    return train_in_folder(
+        config,
+        team,
+        lambda folder: EncoderTrainer(config, model, batches, validation, folder, team),
+        ENCODER_RUNS,
+        model.remarks,
+    )
 
 
-def _make_model(config: Config) -> Any:
+def _make_model(config: Config) -> EncoderModel:
     """The untrained encoder."""
-    import torch
-
-    from common.foundation.registry import ENCODERS, load
-
     torch.manual_seed(config.seed)  # of the initial parameters
-    cls = load(ENCODERS[config.encoder.kind])
-    return cls(config.encoder_settings, config.encoder.image_size)
+    kind = load(ENCODERS[config.encoder.kind])
+    return kind(config.encoder_settings, config.encoder.image_size)
 
 
-def _make_batches(config: Config, team: Any) -> tuple[Any, Any]:
+def _make_batches(config: Config, team: Team) -> tuple[Batches, ValidationBatches]:
     """Training and validation batches of this process."""
-    from visual_encoders.images import Batches, ValidationBatches, open_frames
-
     settings = config.encoder
     team.check_seed(config.seed)
     train, valid = open_frames(

@@ -1,26 +1,28 @@
 """EC-Diffuser: imitation by diffusion of short windows of actions and entity sets.
 
-Qi et al. 2025; spec: ecdiffuser. One diffusion model generates the next few actions together with
+Qi et al. 2025. One diffusion model generates the next few actions together with
 the entity sets they lead through, from the state to the goal; the first action or actions of the
 window are executed, then it is generated anew. No rewards, no values, no subgoals.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from tensordict import TensorDict
+from torch import Tensor
 
-from agents.base import Agent, AgentContext, Metrics, Noise, pad_rows
-from agents.ecdiffuser.windows import Scaling
+from agents.base import Agent, AgentContext, Metrics, Timestep, pad_rows
+from agents.ecdiffuser.windows import Scaling, WindowDiffuser
 from agents.learner import flatten_parameters
-from common.data.batches import Windows
+from common.data.batches import Tree, Windows
 from common.data.buffer import Buffer
+from common.data.wants import Sequences
 from common.foundation.errors import UserError
 from common.settings.schema import setting
+
+ONLY_SETS = "agent=ecdiffuser generates sets of entities; use obs=ec_state, ec_state_gen or dlp"
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,12 @@ class ECDiffuserSettings:
 class ECDiffuser(Agent):
     """A diffuser of windows, and the average of its weights, which acts.
 
-    Reads all of its section.
-    Letters: B batch, R environments, H slots, N entities, D features, A action size, F free numbers
-    of a window (`agents.ecdiffuser.windows`), T diffusion steps.
+    Letters as in `agents.ecdiffuser.windows`, and R environments.
     """
 
     Settings = ECDiffuserSettings
     name = "ecdiffuser"
-    uses_rewards = False
+    losses: ClassVar[tuple[str, ...]] = ("window_loss",)
     learning_only: ClassVar[tuple[str, ...]] = ("diffuser",)
     shown: ClassVar[dict[str, str]] = {"loss": "diffuser/loss", "action": "diffuser/first_action"}
 
@@ -72,6 +72,7 @@ class ECDiffuser(Agent):
                 f"ecdiffuser.horizon - 1 = {settings.horizon - 1}"
             )
         self.batch_size = settings.batch_size
+        self.wants = Sequences(settings.horizon, settings.goal == "final")
         self.diffuser = self._make_diffuser().to(context.device)
         max_norm = settings.grad_clip_norm or math.inf
         self.learners["diffuser"] = context.learner(self.diffuser, settings.lr, max_norm)
@@ -83,32 +84,39 @@ class ECDiffuser(Agent):
         self.scaled = False  # whether they know the data
         self.set_weight, self.action_weight = self._make_weights()
 
-    def _make_diffuser(self) -> nn.Module:
+    def _make_diffuser(self) -> WindowDiffuser:
+        s, context = self.settings, self.context
+        if context.spec.kind != "entities":
+            raise UserError(ONLY_SETS)
+        size = {name: getattr(s, name) for name in ("embed_dim", "h_dim", "n_head", "dropout")}
+        size["n_diffuser_layers"] = s.n_layers
+        given = {name: value for name, value in size.items() if value is not None}
+        eit = replace(context.networks.eit, **given)
+        misfit = eit.misfit("ecdiffuser")
+        if misfit:
+            raise UserError(misfit)
+        choices = {"predicts_noise": s.predict == "epsilon", "closed_gates": s.adaln_zero}
+        shape = context.spec, context.action_dim, eit, s.horizon, s.n_diffusion_steps
+        return WindowDiffuser(*shape, **choices)
+
+    def _make_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights of free sets (H-2, 1, 1) and of actions (H, 1) in the loss."""
         s = self.settings
-        size = {
-            "embed_dim": s.embed_dim,
-            "h_dim": s.h_dim,
-            "n_head": s.n_head,
-            "n_diffuser_layers": s.n_layers,
-            "dropout": s.dropout,
-        }
-        return self.context.networks.window_diffuser(
-            s.horizon,
-            s.n_diffusion_steps,
-            {name: value for name, value in size.items() if value is not None},
-            predicts_noise=s.predict == "epsilon",
-            closed_gates=s.adaln_zero,
-        )
+        discount = s.loss_discount ** torch.arange(s.horizon, device=self.context.device)
+        discount = discount / discount.mean()
+        actions = torch.cat([torch.full_like(discount[:1], s.action_weight), discount[1:]])
+        return discount[1:-1, None, None], actions[:, None]
 
     # --- losses ------------------------------------------------------------------------------
 
-    def window_loss(self, batch: Windows, t: Tensor, eps: Tensor) -> tuple[Tensor, Metrics]:
+    def window_loss(self, batch: Windows, noise: Tree) -> tuple[Tensor, Metrics]:
         """L = E[ w |x_theta(x_t, s, g, t) - x| ], x_t = signal_t x + noise_t eps, t in 0..T-1.
 
         Of windows x from state s to goal g, all scaled; eps (B, F). The mean runs over the sets
         of s and g too, whose error is zero. w = action_weight for the first action; for the rest
         discount^j in slot j, divided by the mean of that over the slots.
         """
+        t, eps = noise["t"], noise["eps"]
         sets, actions = self.obs_scaling(batch.obs), self.action_scaling(batch.action)
         clean = self.diffuser.join(sets[:, 1:-1], actions)
         noisy = self.diffuser.diffuse(clean, t, eps)
@@ -125,23 +133,15 @@ class ECDiffuser(Agent):
             "diffuser/states": set_error.mean(),
         }
 
-    def _make_weights(self) -> tuple[Tensor, Tensor]:
-        """Of free sets (H-2, 1, 1) and of actions (H, 1)."""
-        s = self.settings
-        discount = s.loss_discount ** torch.arange(s.horizon, device=self.context.device)
-        discount = discount / discount.mean()
-        actions = torch.cat([torch.full_like(discount[:1], s.action_weight), discount[1:]])
-        return discount[1:-1, None, None], actions[:, None]
-
     # --- learning ----------------------------------------------------------------------------
 
     def prepare(self, buffer: Buffer) -> None:
         """Take the scalings from the data, unless they came with the weights.
 
-        Differs from the reference: of observations that the dataset's mean and variance normalised
-        and clipped, so that outliers do not stretch the limits.
+        Of normalised and clipped observations, so that outliers do not stretch the limits
+        (docs/differences.md).
         """
-        if buffer.policy_goals.random and self.settings.goal == "policy":
+        if buffer.goals.policy.random and self.settings.goal == "policy":
             raise UserError(
                 "agent=ecdiffuser imitates how the data went on to the goal, so that goals of "
                 "other episodes make no sense; set p_randgoal_policy=0 or ecdiffuser.goal=final"
@@ -156,27 +156,23 @@ class ECDiffuser(Agent):
             self.action_scaling.fit_moments(action.mean(dim=0), action.var(dim=0, correction=0))
         self.scaled = True
 
-    @property
-    def sampler(self) -> Callable[[Buffer, int, torch.Generator], Windows]:
-        s = self.settings
-        return partial(Buffer.windows, slots=s.horizon, to_end=s.goal == "final")
-
-    def draw_noise(self, batch: Windows, generator: torch.Generator) -> Noise:
+    def draw_noise(self, batch: Windows, generator: torch.Generator) -> TensorDict:
         """Times t (B,) in 0..T-1, and eps (B, F) standard normal."""
         size, _, entities = batch.obs.shape[:3]
         device, shape = batch.obs.device, (size, self.diffuser.count(entities))
         t = torch.randint(self.diffuser.steps, (size,), generator=generator, device=device)
-        return t, torch.randn(shape, generator=generator, device=device)
+        eps = torch.randn(shape, generator=generator, device=device)
+        return TensorDict({"t": t, "eps": eps}, batch_size=[size])
 
-    def update(self, batch: Windows, noise: Noise) -> Metrics:
+    def update(self, batch: Windows, noise: Tree) -> Metrics:
         """The diffuser, then the average of its weights."""
-        metrics = self._minimise("diffuser", *self.window_loss(batch, *noise))
+        metrics = self._minimise("diffuser", *self.window_loss(batch, noise))
         learner = self.learners["diffuser"]
         self.average_flat.lerp_(learner.flat.detach(), self._share(learner.moments["step"]))
         return metrics
 
     def _share(self, done: Tensor) -> Tensor:
-        """Of the weights in their average after so many updates, both ().
+        """Share of the weights in their average after so many updates, both ().
 
         1 up to `ema_start`, then 1 - decay at every `ema_every`-th update. Without a branch, so
         that an update can be captured.
@@ -187,33 +183,22 @@ class ECDiffuser(Agent):
 
     # --- acting ------------------------------------------------------------------------------
 
-    def begin(self, goal: Tensor) -> Tensor:
-        """An empty plan: (exe_steps, A)."""
-        return goal.new_zeros(self.settings.exe_steps, self.context.action_dim)
-
-    def pursued(self, memory: Tensor, goal: Tensor) -> Tensor:
-        """The goal itself."""
-        return goal
+    def begin(self, goal: Tensor) -> TensorDict:
+        """An empty plan, the actions to come: (exe_steps, A)."""
+        shape = self.settings.exe_steps, self.context.action_dim
+        return TensorDict({"plan": goal.new_zeros(shape)})
 
     @torch.no_grad()
-    def act(
-        self,
-        obs: Tensor,
-        goal: Tensor,
-        step: Tensor,
-        memory: Tensor,
-        generators: list[torch.Generator],
-    ) -> tuple[Tensor, Tensor]:
-        """As `Agent.act`. The memory is the actions of the plans, (R, exe_steps, A).
-
-        Plans that were executed are made anew, from one call for all of them.
-        """
-        place = step % self.settings.exe_steps  # in the plan
+    def act(self, timestep: Timestep) -> tuple[Tensor, TensorDict]:
+        """The plans' next actions; plans that were executed are made anew, in one call."""
+        plan, place = timestep.memory["plan"], timestep.step % self.settings.exe_steps
         rows = (place == 0).nonzero().squeeze(1)
         if len(rows):
-            own = [generators[i] for i in rows.tolist()]
-            memory = memory.index_copy(0, rows, self.plan(obs[rows], goal[rows], own))
-        return memory[torch.arange(len(place), device=place.device), place], memory
+            own = [timestep.generators[i] for i in rows.tolist()]
+            fresh = self.plan(timestep.obs[rows], timestep.goal[rows], own)
+            plan = plan.index_copy(0, rows, fresh)
+        action = plan[torch.arange(len(place), device=place.device), place]
+        return action, TensorDict({"plan": plan}, batch_size=place.shape)
 
     def plan(self, obs: Tensor, goal: Tensor, generators: list[torch.Generator]) -> Tensor:
         """The next `exe_steps` actions of R environments, of one sample each: (R, exe_steps, A).

@@ -1,4 +1,4 @@
-"""Conditional diffusion over windows of actions and entity sets (spec: ecdiffuser 2 to 4).
+"""Conditional diffusion over windows of actions and entity sets (Qi et al. 2025).
 
 Letters: B batch, H slots of a window, N entities, D features, A action size, E embedding, T
 diffusion steps. The first slot's set is the state, the last one's the goal; the other sets and all
@@ -8,10 +8,10 @@ actions are free, F = (H - 2) N D + H A numbers in all. Those are kept in one ve
 import torch
 from torch import Tensor, nn
 
-from agents.base import ObservationSpec
 from agents.networks.diffusion import GaussianDiffusion, SlotDenoiser
 from agents.networks.entities import EITSettings, entities_first
 from agents.networks.layers import MLP
+from agents.observations.spec import ObservationSpec
 
 EPSILON = 1e-6  # added to a variance
 
@@ -43,7 +43,7 @@ class Scaling(nn.Module):
 
 
 class WindowDenoiser(SlotDenoiser):
-    """Says of every free set and action what is clean, or what is noise, in it.
+    """Predicts of every free set and action what is clean, or what is noise, in it.
 
     One more token per slot, of its action; each slot's blocks are modulated by its noisy action and
     the diffusion time. Equivariant: reordering the entities (of a view) of one slot reorders what
@@ -84,8 +84,8 @@ class WindowDiffuser(GaussianDiffusion):
     """Gaussian diffusion of windows between a state set and a goal set.
 
     Args:
-        size: widths of the network. slots: H. steps: T. predicts_noise: what the network learns,
-            the noise or else the clean window. closed_gates: every block starts as the identity.
+        predicts_noise: the network learns the noise, or else the clean window.
+        closed_gates: every block starts as the identity.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class WindowDiffuser(GaussianDiffusion):
         return sets, actions.unflatten(1, (self.slots, self.action_dim))
 
     def forward(self, state: Tensor, goal: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """What the network says of noisy x (B, F) between state and goal (B, N, D) at t (B,)."""
+        """Output of the network for noisy x (B, F) between state and goal (B, N, D) at t (B,)."""
         sets, actions = self.split(x)
         sets = torch.cat([state.unsqueeze(1), sets, goal.unsqueeze(1)], dim=1)
         return self.join(*self.denoiser(sets, actions, t))

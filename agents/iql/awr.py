@@ -1,7 +1,4 @@
-"""Advantage-weighted regression of subgoals.
-
-Peng et al. 2019, for subgoals Park et al. 2023; spec: agents 2.
-"""
+"""Advantage-weighted regression of subgoals (Peng et al. 2019; for subgoals Park et al. 2023)."""
 
 from dataclasses import dataclass
 
@@ -12,45 +9,14 @@ from torch import Tensor
 from agents.base import AgentContext, Metrics
 from common.settings.schema import setting
 
-
-def l1(x: Tensor, y: Tensor) -> Tensor:
-    """Sum of absolute differences: (..., D), (..., D) -> (...)."""
-    return (x - y).abs().sum(dim=-1)
-
-
-def l2(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distance; the small number keeps the gradient finite where both are equal."""
-    return (l2_simple(x, y) + 1e-12).sqrt()
-
-
-def l2_simple(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Euclidean distance."""
-    return (x - y).square().sum(dim=-1)
-
-
-def cosine(x: Tensor, y: Tensor) -> Tensor:
-    """One minus the cosine of the angle."""
-    return 1 - F.cosine_similarity(x, y, dim=-1)
-
-
-METRICS = {"l1": l1, "l2_simple": l2_simple, "l2": l2, "cosine": cosine}
-
-
-def chamfer(
-    predicted: Tensor, target: Tensor, *, metric: str, target_weight: float, views: int = 1
-) -> Tensor:
-    """Mean over all particles of (w d1 + d2) / (w + 1), view by view: (B, N, D) twice -> (B,).
-
-    d1: from each target particle to the nearest predicted one; d2: from each predicted particle to
-    the nearest target one; w = `target_weight`.
-    """
-    x, y = (particles.unflatten(1, (views, -1)) for particles in (predicted, target))
-    distance = METRICS[metric](x.unsqueeze(3), y.unsqueeze(2))  # (B, V, n predicted, n target)
-    d1, d2 = distance.amin(dim=2), distance.amin(dim=3)
-    return ((target_weight * d1 + d2) / (target_weight + 1)).mean(dim=(1, 2))
-
-
 MAX_WEIGHT = 100.0
+METRICS = {  # distances of particles: (..., D), (..., D) -> (...)
+    "l1": lambda x, y: (x - y).abs().sum(dim=-1),
+    "l2_simple": lambda x, y: (x - y).square().sum(dim=-1),
+    # The small number keeps the gradient finite where both are equal.
+    "l2": lambda x, y: ((x - y).square().sum(dim=-1) + 1e-12).sqrt(),
+    "cosine": lambda x, y: 1 - F.cosine_similarity(x, y, dim=-1),
+}
 
 
 @dataclass(frozen=True)
@@ -88,13 +54,8 @@ def awr_loss(
             weight = context.batch_mean(weight).expand_as(error)
     else:
         weight = weight / MAX_WEIGHT
-        error = chamfer(
-            predicted,
-            target,
-            metric=settings.chamfer_metric,
-            target_weight=settings.chamfer_target_weight,
-            views=spec.views,
-        )
+        how = {"metric": settings.chamfer_metric, "target_weight": settings.chamfer_target_weight}
+        error = chamfer(predicted, target, **how, views=spec.views)
     loss = (weight * error).mean()
     return loss, {
         "subgoal/loss": loss,
@@ -102,3 +63,17 @@ def awr_loss(
         "subgoal/advantage": advantage.mean(),
         "subgoal/weight": weight.mean(),
     }
+
+
+def chamfer(
+    predicted: Tensor, target: Tensor, *, metric: str, target_weight: float, views: int = 1
+) -> Tensor:
+    """Mean over all particles of (w d1 + d2) / (w + 1), view by view: (B, N, D) twice -> (B,).
+
+    d1: from each target particle to the nearest predicted one; d2: from each predicted particle to
+    the nearest target one; w = `target_weight`.
+    """
+    x, y = (particles.unflatten(1, (views, -1)) for particles in (predicted, target))
+    distance = METRICS[metric](x.unsqueeze(3), y.unsqueeze(2))  # (B, V, n predicted, n target)
+    d1, d2 = distance.amin(dim=2), distance.amin(dim=3)
+    return ((target_weight * d1 + d2) / (target_weight + 1)).mean(dim=(1, 2))

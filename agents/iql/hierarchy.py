@@ -1,22 +1,20 @@
-"""What agents of two levels share: a policy that pursues subgoals, renewed on a schedule."""
+"""Agents of two levels: a policy that pursues subgoals, renewed on a schedule."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
-from agents.base import Metrics, Noise, pad_rows
-from agents.iql.awr import AWRSettings
+from agents.base import AgentContext, Metrics, Timestep, pad_rows
+from agents.iql.awr import AWRSettings, awr_loss
 from agents.iql.iql import IQL, IQLSettings
 from agents.iql.subgoals import Proposal, select_subgoals
-from common.data.batches import Batch
+from common.data.batches import Batch, Tree
+from common.data.wants import Transitions
 from common.foundation.errors import UserError
 from common.settings.schema import setting
-
-# Told which environments (a row of `act` each, (R,)) got new subgoals, and how they were chosen.
-Watch = Callable[[Tensor, Proposal], None]
 
 
 @dataclass(frozen=True)
@@ -30,24 +28,39 @@ class HierarchySettings(AWRSettings, IQLSettings):
     debug_subgoals: bool = setting(identity=False)
 
 
-class Hierarchy(IQL, ABC):
-    """IQL, and a subgoal policy (`set_subgoal_policy`) whose subgoals the policy pursues.
+class Hierarchy(IQL):
+    """IQL, and a subgoal policy whose subgoals the policy pursues; here a deterministic one (AWR).
 
-    Reads of its section: IQL's keys; when acting subgoal_steps, num_subgoals, disable_subgoal.
     Letters: B batch, R environments, M candidates.
     """
 
-    def set_subgoal_policy(self, network: nn.Module, trained: bool = True) -> None:
-        """Take `network` as subgoal policy; if `trained`, updates minimise `subgoal_loss`."""
-        self.subgoal_policy = network.to(self.context.device)
-        if trained:
-            self.learners["subgoal"] = self.context.learner(network)
+    losses: ClassVar[tuple[str, ...]] = (*IQL.losses, "subgoal_loss")
+
+    def __init__(self, settings: HierarchySettings, context: AgentContext) -> None:
+        super().__init__(settings, context)
+        self.wants = Transitions(settings.subgoal_k)
+        self.subgoal_policy = self._make_subgoal_policy().to(context.device)
+        if self.learns_subgoals:
+            self.learners["subgoal"] = context.learner(self.subgoal_policy)
+
+    def _make_subgoal_policy(self) -> nn.Module:
+        return self.context.networks.subgoal_policy()
+
+    @property
+    def learns_subgoals(self) -> bool:
+        """True if updates minimise `subgoal_loss`."""
+        return True
 
     # --- losses ------------------------------------------------------------------------------
 
-    @abstractmethod
-    def subgoal_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Metrics]:
-        """Loss of the subgoal policy on `policy_subgoal`, given the state and `policy_goal`."""
+    def subgoal_loss(self, batch: Batch, noise: Tree) -> tuple[Tensor, Metrics]:
+        """L = E[ min(exp(beta A), 100) |pi_h(s,g) - w|^2 ], A = V(w,g) - V(s,g), w = s_{t+k}.
+
+        For particle sets see `agents.iql.awr`.
+        """
+        predicted = self.subgoal_policy(batch.obs, batch.policy_goal)
+        advantage = self.advantage(batch)
+        return awr_loss(predicted, batch.policy_subgoal, advantage, self.settings, self.context)
 
     @torch.no_grad()
     def advantage(self, batch: Batch) -> Tensor:
@@ -57,12 +70,12 @@ class Hierarchy(IQL, ABC):
 
     # --- learning ----------------------------------------------------------------------------
 
-    def update_policies(self, batch: Batch, noise: Noise) -> Metrics:
+    def update_policies(self, batch: Batch, noise: Tree) -> Metrics:
         """The policy, then the subgoal policy; neither touches what the other learns."""
         metrics = super().update_policies(batch, noise)
-        if "subgoal" not in self.learners:
-            return metrics
-        return metrics | self._minimise("subgoal", *self.subgoal_loss(batch, noise))
+        if self.learns_subgoals:
+            metrics |= self._minimise("subgoal", *self.subgoal_loss(batch, noise))
+        return metrics
 
     # --- acting ------------------------------------------------------------------------------
 
@@ -70,42 +83,42 @@ class Hierarchy(IQL, ABC):
     def pursues_subgoals(self) -> bool:
         return not self.settings.disable_subgoal and self.settings.num_subgoals > 0
 
+    @property
+    def explains(self) -> bool:
+        return self.settings.debug_subgoals and self.pursues_subgoals
+
+    def begin(self, goal: Tensor) -> TensorDict:
+        """The subgoal pursued, at first the goal."""
+        return TensorDict({"subgoal": goal})
+
+    def pursued(self, memory: TensorDict, goal: Tensor) -> Tensor:
+        return memory["subgoal"]
+
     @torch.no_grad()
-    def act(
-        self,
-        obs: Tensor,
-        goal: Tensor,
-        step: Tensor,
-        memory: Tensor,
-        generators: list[torch.Generator],
-        watch: Watch | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """As `IQL.act`, with a new subgoal every `subgoal_steps` steps, of which `watch` is told.
+    def act(self, timestep: Timestep) -> tuple[Tensor, Tree]:
+        """The policy's actions, with a new subgoal every `subgoal_steps` steps.
 
         After `num_subgoals` of them the goal itself is pursued.
         """
-        s = self.settings
+        s, obs, goal, step = self.settings, timestep.obs, timestep.goal, timestep.step
         if s.disable_subgoal:
-            return super().act(obs, goal, step, memory, generators)
+            return super().act(timestep)
         spent = (step >= s.subgoal_steps * s.num_subgoals).view(-1, *(1,) * (goal.dim() - 1))
-        memory = torch.where(spent, goal, memory)
+        subgoal = torch.where(spent, goal, timestep.memory["subgoal"])
         due = (step % s.subgoal_steps == 0) & (step < s.subgoal_steps * s.num_subgoals)
         rows = due.nonzero().squeeze(1)
         if len(rows):
-            own = [generators[i] for i in rows.tolist()]
+            own = [timestep.generators[i] for i in rows.tolist()]
             proposal = self.propose(obs[rows], goal[rows], own)
-            memory = memory.index_copy(0, rows, proposal.subgoal)
-            if watch is not None:
-                watch(rows, proposal)
-        return self._follow(obs, memory), memory
+            subgoal = subgoal.index_copy(0, rows, proposal.subgoal)
+            if timestep.tell is not None:
+                timestep.tell(rows, proposal.table())
+        return self._follow(obs, subgoal), TensorDict({"subgoal": subgoal}, batch_size=step.shape)
 
-    @abstractmethod
     def propose(self, obs: Tensor, goal: Tensor, generators: list[torch.Generator]) -> Proposal:
-        """New subgoals for R environments, from one call of each network."""
-
-    def predict(self, obs: Tensor, goal: Tensor) -> Tensor:
-        """The one subgoal of a deterministic subgoal policy, as a candidate: (R, 1, *shape)."""
-        return self.subgoal_policy(pad_rows(obs), pad_rows(goal))[: len(obs)].unsqueeze(1)
+        """New subgoals for R environments, here the only one that each has."""
+        predicted = self.subgoal_policy(pad_rows(obs), pad_rows(goal))[: len(obs)]
+        return self.choose(predicted.unsqueeze(1), obs, goal, radius=None)
 
     def choose(
         self, candidates: Tensor, obs: Tensor, goal: Tensor, radius: float | None
@@ -128,7 +141,7 @@ class Hierarchy(IQL, ABC):
 
         It does where no subgoal policy is asked for, or another run's takes its place.
         """
-        missing = "subgoal" in self.learners and "subgoal" not in state
+        missing = self.learns_subgoals and "subgoal" not in state
         if missing and not self.settings.disable_subgoal:
             section = self.name
             raise UserError(

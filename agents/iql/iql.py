@@ -1,6 +1,6 @@
 """Goal-conditioned implicit Q-learning with a deterministic DDPG+BC policy (EC-IQL on entity sets).
 
-Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy; spec: agents 2.
+Kostrikov et al. 2022 for the critics, Fujimoto & Gu 2021 for the policy.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.base import Agent, AgentContext, Metrics, Noise, pad_rows
+from agents.base import Agent, AgentContext, Metrics, Timestep, pad_rows
 from agents.learner import flatten_parameters
 from agents.networks.entities import share_member
-from common.data.batches import Batch
+from common.data.batches import Batch, Tree
 from common.foundation.device import limited_threads
 from common.settings.schema import setting
 
@@ -29,20 +29,18 @@ class IQLSettings:
 
 
 class IQL(Agent):
-    """V, two critics and a policy.
-
-    Reads of its section: tau, alpha, alpha_decay_steps, expectile.
-    Letters: B batch, R environments, A action size; observations and goals are (B, *shape).
-    """
+    """V, two critics and a policy; letters as in `Agent`."""
 
     Settings = IQLSettings
     name = "iql"
+    losses: ClassVar[tuple[str, ...]] = ("value_loss", "critic_loss", "policy_loss")
+    judges: ClassVar[tuple[str, ...]] = ("value", "critic")
     learning_only: ClassVar[tuple[str, ...]] = ("critic", "target_critic")
     shown: ClassVar[dict[str, str]] = {"V": "value/mean", "bc": "policy/imitation"}
 
     def __init__(self, settings: IQLSettings, context: AgentContext) -> None:
         super().__init__(settings, context)
-        self.gamma = context.gamma
+        self.value_range = -1 / (1 - context.gamma), 0.0
         networks, device = context.networks, context.device
         self.value = networks.value().to(device)
         self.critic = networks.critic(2).to(device)
@@ -82,20 +80,25 @@ class IQL(Agent):
         """
         with torch.no_grad():
             next_v = self.value(batch.next_obs, batch.value_goal)
-            y = batch.reward + (1 - batch.done) * self.gamma * next_v
-            y = y.clamp(-1 / (1 - self.gamma), 0)
+            y = batch.reward + (1 - batch.done) * self.context.gamma * next_v
+            y = y.clamp(*self.value_range)
         q = self.critic(batch.obs, batch.action, batch.value_goal)  # (2, B)
         loss = (q - y).square().mean(dim=1).sum()
         return loss, {"critic/loss": loss, "critic/mean": q.mean(), "critic/target": y.mean()}
 
     def policy_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
         """L_pi = -E[ Q_1(s,pi,g) ] / sg(E|Q_1|) + alpha E[ (pi - a)^2 ], pi = pi(s,g)."""
-        action = self.policy(batch.obs, batch.policy_goal)
-        q = self.first_critic(batch.obs, action, batch.policy_goal)
+        goal = self.policy_goal(batch)
+        action = self.policy(batch.obs, goal)
+        q = self.first_critic(batch.obs, action, goal)
         ddpg = -q.mean() / (self.context.batch_mean(q.detach().abs()) + 1e-6)
         imitation = F.mse_loss(action, batch.action)
         loss = ddpg + self.imitation_weight * imitation
         return loss, {"policy/loss": loss, "policy/q": q.mean(), "policy/imitation": imitation}
+
+    def policy_goal(self, batch: Batch) -> Tensor:
+        """The goals g (B, *shape) that the policy learns to reach."""
+        return batch.policy_goal
 
     @property
     def imitation_weight(self) -> float | Tensor:
@@ -110,7 +113,7 @@ class IQL(Agent):
 
     # --- learning ----------------------------------------------------------------------------
 
-    def update(self, batch: Batch, noise: Noise) -> Metrics:
+    def update(self, batch: Batch, noise: Tree) -> Metrics:
         """One update on one batch, in the published order: V, Q, policy (then target critics).
 
         The two halves may run in two processes: the critics never read what the policies learn, and
@@ -126,23 +129,16 @@ class IQL(Agent):
         self.target_flat.lerp_(self.learners["critic"].flat.detach(), self.settings.tau)
         return metrics
 
-    def update_policies(self, batch: Batch, noise: Noise) -> Metrics:
+    def update_policies(self, batch: Batch, noise: Tree) -> Metrics:
         """The policy; `noise` is for agents that draw some."""
         return self._minimise("policy", *self.policy_loss(batch))
 
     # --- acting ------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def act(
-        self,
-        obs: Tensor,
-        goal: Tensor,
-        step: Tensor,
-        memory: Tensor,
-        generators: list[torch.Generator],
-    ) -> tuple[Tensor, Tensor]:
-        """As `Agent.act`. The memory is the subgoals pursued (R, *shape), here the goals."""
-        return self._follow(obs, goal), goal
+    def act(self, timestep: Timestep) -> tuple[Tensor, Tree]:
+        """The policy's actions; nothing is remembered."""
+        return self._follow(timestep.obs, timestep.goal), timestep.memory
 
     def _follow(self, obs: Tensor, target: Tensor) -> Tensor:
         with limited_threads(self.context.networks.acting_threads):

@@ -1,4 +1,4 @@
-"""A subgoal policy that another run trained, behind this run's normaliser (spec: agents 1, 2)."""
+"""A subgoal policy that another run trained, behind this run's normaliser."""
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ class PretrainedSubgoals(nn.Module):
     scale is 1 and shift 0, exactly, and nothing changes.
 
     Args:
-        policy: diffuser or deterministic subgoal policy of the other run's shape, to be filled by
-            `restore`. features: of the last axis of an observation.
+        policy: of the other run's shape. features: of the last axis of an observation.
     """
 
     def __init__(self, policy: nn.Module, features: int) -> None:

@@ -2,21 +2,21 @@
 
 The two levels learn apart from the same batches (no value weighting of the subgoals) and meet only
 when acting: many subgoals are sampled, those that V thinks out of reach are dropped, and the one
-nearest to the goal is pursued (spec: agents 4 and 6). As a comparison the subgoal policy may be a
-deterministic one, learned by advantage-weighted regression.
+nearest to the goal is pursued. As a comparison the subgoal policy may be a deterministic one,
+learned by advantage-weighted regression.
 """
 
 from dataclasses import dataclass
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
-from agents.base import AgentContext, Metrics, Noise, pad_rows
-from agents.iql.awr import awr_loss
+from agents.base import AgentContext, Metrics, pad_rows
 from agents.iql.hierarchy import Hierarchy, HierarchySettings
 from agents.iql.pretrained import PretrainedSubgoals
 from agents.iql.subgoals import Proposal
-from common.data.batches import Batch
+from common.data.batches import Batch, Tree
 from common.data.buffer import Buffer
 from common.foundation.errors import UserError
 from common.settings.schema import setting
@@ -43,10 +43,6 @@ class SGIQLSettings(HierarchySettings):
 class SGIQL(Hierarchy):
     """V, two critics, a policy and a subgoal policy: a diffuser, or a deterministic one (AWR).
 
-    Reads of its section: IQL's keys; subgoal_policy_type, n_diffusion_steps,
-    load_pretrained_goal_pi; for AWR beta, chamfer_metric, chamfer_target_weight,
-    awr_broadcast_weights; when acting subgoal_steps, num_subgoals, disable_subgoal,
-    n_diffusion_samples, value_competence_radius, filter_subgoals.
     Letters: B batch, R environments, M candidates, T diffusion steps.
     """
 
@@ -56,16 +52,19 @@ class SGIQL(Hierarchy):
     def __init__(self, settings: SGIQLSettings, context: AgentContext) -> None:
         super().__init__(settings, context)
         self.derived_radius: Tensor | None = None  # (), for value_competence_radius=auto
-        network, pretrained = self._make_subgoal_policy(), settings.load_pretrained_goal_pi
-        if pretrained:
-            network = PretrainedSubgoals(network, context.spec.features)
-        self.set_subgoal_policy(network, trained=not pretrained)
 
     def _make_subgoal_policy(self) -> nn.Module:
-        networks = self.context.networks
         if self._samples:
-            return networks.diffuser(self.settings.n_diffusion_steps)
-        return networks.subgoal_policy()
+            network = self.context.networks.diffuser(self.settings.n_diffusion_steps)
+        else:
+            network = super()._make_subgoal_policy()
+        if self.learns_subgoals:
+            return network
+        return PretrainedSubgoals(network, self.context.spec.features)
+
+    @property
+    def learns_subgoals(self) -> bool:
+        return not self.settings.load_pretrained_goal_pi
 
     @property
     def _samples(self) -> bool:
@@ -73,33 +72,27 @@ class SGIQL(Hierarchy):
 
     # --- losses ------------------------------------------------------------------------------
 
-    def subgoal_loss(self, batch: Batch, noise: Noise) -> tuple[Tensor, Metrics]:
-        """The loss of the chosen type of subgoal policy."""
-        return self.diffusion_loss(batch, *noise) if self._samples else self.awr_loss(batch)
+    def subgoal_loss(self, batch: Batch, noise: Tree) -> tuple[Tensor, Metrics]:
+        """L = E[ |eps - eps_theta(s, c_t, g, t)| ]: c the state k steps on, t uniform in 1..T.
 
-    def diffusion_loss(self, batch: Batch, t: Tensor, eps: Tensor) -> tuple[Tensor, Metrics]:
-        """L = E[ |eps - eps_theta(s, c_t, g, t)| ]: c the state k steps on, t uniform in 1..T."""
-        loss = self.subgoal_policy.loss(batch.obs, batch.policy_subgoal, batch.policy_goal, t, eps)
-        return loss, {"subgoal/loss": loss}
-
-    def awr_loss(self, batch: Batch) -> tuple[Tensor, Metrics]:
-        """L = E[ min(exp(beta A), 100) |pi_h(s,g) - w|^2 ], A = V(w,g) - V(s,g), w = s_{t+k}.
-
-        For particle sets see `agents.iql.awr`.
+        Of a deterministic subgoal policy, that of `Hierarchy`.
         """
-        predicted = self.subgoal_policy(batch.obs, batch.policy_goal)
-        advantage = self.advantage(batch)
-        return awr_loss(predicted, batch.policy_subgoal, advantage, self.settings, self.context)
+        if not self._samples:
+            return super().subgoal_loss(batch, noise)
+        sets = batch.obs, batch.policy_subgoal, batch.policy_goal
+        loss = self.subgoal_policy.loss(*sets, noise["t"], noise["eps"])
+        return loss, {"subgoal/loss": loss}
 
     # --- learning ----------------------------------------------------------------------------
 
-    def draw_noise(self, batch: Batch, generator: torch.Generator) -> Noise:
+    def draw_noise(self, batch: Batch, generator: torch.Generator) -> TensorDict:
         """Of the diffuser: times t (B,) in 0..T-1, and eps (B, *shape) standard normal."""
-        if "subgoal" not in self.learners or not self._samples:
-            return ()
-        device, size = batch.obs.device, len(batch.obs)
-        t = torch.randint(self.subgoal_policy.steps, (size,), generator=generator, device=device)
-        return t, torch.randn(batch.obs.shape, generator=generator, device=device)
+        if not (self._samples and self.learns_subgoals):
+            return super().draw_noise(batch, generator)
+        obs, size = batch.obs, len(batch)
+        options = {"generator": generator, "device": obs.device}
+        t = torch.randint(self.subgoal_policy.steps, (size,), **options)
+        return TensorDict({"t": t, "eps": torch.randn(obs.shape, **options)}, batch_size=[size])
 
     @torch.no_grad()
     def calibrate(self, buffer: Buffer) -> None:
@@ -119,12 +112,9 @@ class SGIQL(Hierarchy):
 
     @torch.no_grad()
     def propose(self, obs: Tensor, goal: Tensor, generators: list[torch.Generator]) -> Proposal:
-        """Sample M subgoals for each of R environments at once and choose one each.
-
-        A deterministic subgoal policy's only candidate is chosen in any case.
-        """
+        """Sample M subgoals for each of R environments at once and choose one each."""
         if not self._samples:
-            return self.choose(self.predict(obs, goal), obs, goal, radius=None)
+            return super().propose(obs, goal, generators)
         count = self.settings.n_diffusion_samples
         candidates = self.sample_subgoals(obs, goal, count, generators)  # (R, M, *shape)
         radius = self.radius if self.settings.filter_subgoals else None

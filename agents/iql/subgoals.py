@@ -1,9 +1,11 @@
-"""Value-based choice among sampled subgoals (paper: composing the two levels; spec: agents 6)."""
+"""Value-based choice among sampled subgoals (the paper's composition of the two levels)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+HEADING = "   V(s,g)   in reach   best V(c,g)   its V(s,c)   pursued"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,24 @@ class Proposal:
     direct: Tensor
     radius: float | None
 
+    def table(self) -> list[str]:
+        """`HEADING`, and a line on the choice of each environment.
+
+        The candidates c in reach are those with V(s,c) of at least the radius, or all without one;
+        the best of them has the highest V(c,g).
+        """
+        return [HEADING, *map(self._line, range(len(self.index)))]
+
+    def _line(self, row: int) -> str:
+        reach, remaining = self.reach[row], self.remaining[row]
+        near = reach >= (-torch.inf if self.radius is None else self.radius)
+        count = f"{int(near.sum())}/{len(near)}"
+        best = remaining.masked_fill(~near, -torch.inf).argmax()
+        values = [f"{x:.2f}" if near.any() else "-" for x in (remaining[best], reach[best])]
+        index = int(self.index[row])
+        pursued = "goal" if index < 0 else f"candidate {index}"
+        return f"{self.direct[row]:9.2f}{count:>11}{values[0]:>14}{values[1]:>13}   {pursued}"
+
 
 def select_subgoals(
     candidates: Tensor,
@@ -32,9 +52,7 @@ def select_subgoals(
     direct: Tensor,
     radius: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Choose one subgoal per environment. A pure function.
-
-    Letters: R environments, M candidates each.
+    """Choose one subgoal for each of R environments among M candidates each.
 
     Args:
         candidates: (R, M, ...) sampled subgoals c. goal: (R, ...) the goals g.

@@ -1,4 +1,4 @@
-"""Conditional diffusion over entity sets in slots, and of subgoals with it (spec: agents 4).
+"""Conditional diffusion over entity sets in slots, and of subgoals with it.
 
 Letters: B batch, N entities, D features, E embedding, T diffusion steps. The sets of some slots are
 known and put back clean at every step (inpainting), so noise is only ever drawn for what is free.
@@ -39,14 +39,12 @@ class SlotDenoiser(nn.Module):
     Equivariant: reordering the entities (of a view) of a slot reorders what is said of them.
 
     Args:
-        features: D. slots: number of sets. views: the first N/views entities of a set are those of
-            the first view, and so on.
+        features: D. slots: number of sets. views: as of `ObservationSpec`.
         gate_std: standard deviation of the weights that make shifts, scales and gates; `None` is
-            that of the others, 0 lets every block start as the identity.
+            that of the others, as published (the reference means its gates to start closed, but
+            initialises them anew); 0 lets every block start as the identity.
     """
 
-    # The reference means its gates to start closed, but a later initialisation pass gives them
-    # N(0, init_std^2) like every other weight of the transformer; the published results have that.
     def __init__(
         self,
         features: int,
@@ -63,16 +61,9 @@ class SlotDenoiser(nn.Module):
         self.entity_encoding = nn.Parameter(torch.randn(1, views, 1, width) * std)
         self.slot_encoding = nn.Parameter(torch.randn(1, slots, 1, width) * std)
         self.embed_time = MLP(1, (width, 4 * width, width))
+        options = {"std": std, "dropout": size.dropout}
         self.blocks = nn.ModuleList(
-            Block(
-                1,
-                width,
-                (4 * width,),
-                size.n_head,
-                std=std,
-                condition_std=gate_std,
-                dropout=size.dropout,
-            )
+            Block(1, width, (4 * width,), size.n_head, condition_std=gate_std, **options)
             for _ in range(size.n_diffuser_layers)
         )
         self.modulation = Linear(1, width, 2 * width, std=gate_std)
@@ -90,7 +81,7 @@ class SlotDenoiser(nn.Module):
         return self.encode(sets) + encodings + time[:, None, None]
 
     def _encodings(self, slots: int, n: int) -> Tensor:
-        """What tells slots, and views if there are several, apart: (1, slots * N, 1, E)."""
+        """Marks of slots, and of views if there are several: (1, slots * N, 1, E)."""
         entities = self.entity_encoding
         if self.views > 1:
             entities = entities.repeat_interleave(n // self.views, dim=1).repeat(1, slots, 1, 1)
@@ -145,7 +136,7 @@ class GaussianDiffusion(nn.Module):
             self.register_buffer(name, table.float(), persistent=False)
 
     def diffuse(self, clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """What is left of `clean` (B, ...) at times t (B,) in 0..T-1, with `noise` (B, ...)."""
+        """Noisy `clean` (B, ...) at times t (B,) in 0..T-1, with `noise` (B, ...)."""
         shape = (-1,) + (1,) * (clean.dim() - 1)
         return self.signal[t].view(shape) * clean + self.noise[t].view(shape) * noise
 
@@ -172,8 +163,7 @@ class SubgoalDiffuser(GaussianDiffusion):
     """Gaussian diffusion of subgoal sets conditioned on state and goal sets.
 
     Args:
-        features: D. size: network widths. steps: T. views: the first N/views entities are those of
-            the first view, and so on.
+        features: D. size: network widths. steps: T. views: as of `ObservationSpec`.
     """
 
     def __init__(self, features: int, size: EITSettings, steps: int, views: int = 1) -> None:
@@ -188,32 +178,25 @@ class SubgoalDiffuser(GaussianDiffusion):
         The mean runs over all three slots. Differs from the reference: the two conditioned slots,
         whose error is a constant without gradient, are left out of the reported number.
         """
+        state, subgoal, goal, noise = map(self._sets, (state, subgoal, goal, noise))
         noisy = self.diffuse(subgoal, t, noise)
         return F.l1_loss(self.denoiser(state, noisy, goal, t), noise) / SLOTS
 
     def sample(self, state: Tensor, goal: Tensor, noise: Tensor) -> Tensor:
         """Subgoals (B, N, D) for state and goal (B, N, D); `noise` (T, B, N, D)."""
-        return self.ancestral(lambda x, t: self.denoiser(state, x, goal, t), noise)
+        sets, target, noise = map(self._sets, (state, goal, noise))
+        sample = self.ancestral(lambda x, t: self.denoiser(sets, x, target, t), noise)
+        return sample.reshape(state.shape)
+
+    def _sets(self, x: Tensor) -> Tensor:
+        return x
 
 
 class FlatDiffuser(SubgoalDiffuser):
-    """The same over flat observations (B, S): one token per view.
-
-    Args:
-        features: S, of all views. Everything else as for `SubgoalDiffuser`.
-    """
+    """The same over flat observations (B, S), of S `features`: one token per view."""
 
     def __init__(self, features: int, size: EITSettings, steps: int, views: int = 1) -> None:
         super().__init__(features // views, size, steps, views)
 
-    def loss(
-        self, state: Tensor, subgoal: Tensor, goal: Tensor, t: Tensor, noise: Tensor
-    ) -> Tensor:
-        state, subgoal, goal, noise = map(self._tokens, (state, subgoal, goal, noise))
-        return super().loss(state, subgoal, goal, t, noise)
-
-    def sample(self, state: Tensor, goal: Tensor, noise: Tensor) -> Tensor:
-        return super().sample(*map(self._tokens, (state, goal, noise))).flatten(-2)
-
-    def _tokens(self, x: Tensor) -> Tensor:
+    def _sets(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.denoiser.views, -1))  # (..., S) -> (..., V, S/V)

@@ -1,4 +1,4 @@
-"""Networks over entity sets: the Entity Interaction Transformer (spec: agents 3.1).
+"""Networks over entity sets: the Entity Interaction Transformer.
 
 Letters as in `agents.networks.layers`: K members, B batch, N entities, D features per entity, A
 action size.
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.base import ObservationSpec
 from agents.networks.layers import MLP, Block, LayerNorm, Linear, Output, modulate
+from agents.observations.spec import ObservationSpec
 from common.settings.schema import setting
 
 
@@ -28,7 +28,7 @@ class EITSettings:
     n_diffuser_layers: int = setting(low=1)
 
     def misfit(self, section: str) -> str | None:
-        """What keeps width and heads from going together, in words with the keys of `section`."""
+        """The reason, with the keys of `section`, why width and heads do not go together."""
         if self.embed_dim % 2 == 0 and self.embed_dim % self.n_head == 0:
             return None
         return (
@@ -79,7 +79,7 @@ def entities_first(x: Tensor) -> Tensor:
 
 
 class EntityMixer(nn.Module):
-    """What all of them begin with: (B, N, D), (B, M, D) -> the state's entities (K, N, B, E).
+    """Base of all of them: (B, N, D), (B, M, D) -> the state's entities (K, N, B, E).
 
     Self-attention over the state's entities, cross-attention to the goal's, self-attention. State
     and goal share the projection and the encodings of the views.
@@ -107,17 +107,11 @@ class EntityMixer(nn.Module):
 
     def block(self, cross: bool) -> Block:
         """One more transformer block of this network."""
-        size = self.size
-        return Block(
-            self.members,
-            size.embed_dim,
-            (size.h_dim, size.h_dim),
-            size.n_head,
-            std=size.init_std,
-            cross=cross,
-            condition_std=0.0 if self.conditioned else None,
-            dropout=size.dropout,
-        )
+        size, hidden = self.size, (self.size.h_dim, self.size.h_dim)
+        condition_std = 0.0 if self.conditioned else None
+        options = {"std": size.init_std, "cross": cross, "dropout": size.dropout}
+        shape = self.members, size.embed_dim, hidden, size.n_head
+        return Block(*shape, condition_std=condition_std, **options)
 
     def mix(self, obs: Tensor, goal: Tensor, condition: Tensor | None = None) -> Tensor:
         sets = torch.cat([entities_first(obs), entities_first(goal)], dim=1)

@@ -1,104 +1,75 @@
-"""One family of networks per kind of observation, all with the same constructors.
+"""The networks that fit an observation: one family per kind, all with the same methods.
 
 Agents ask `context.networks` and so know nothing of observations. To add a kind: a class here and a
-line in `FAMILIES`.
+line in `FAMILIES`. Letters: B batch, K members, A action size; observations are (B, *shape).
+
+    policy()          pi(s, g): (B, *shape) twice -> (B, A) in (-1, 1)
+    value()           V(s, g): (B, *shape) twice -> (B,)
+    critic(K)         K members of Q(s, a, g): (B, *shape), (B, A), (B, *shape) -> (K, B)
+    subgoal_policy()  a deterministic subgoal of (s, g): (B, *shape) twice -> (B, *shape)
+    diffuser(T)       diffusion of subgoals in T steps, see `agents.networks.diffusion`
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from agents.base import Networks, ObservationSpec
-from agents.ecdiffuser.windows import WindowDiffuser
+from agents.networks import entities, flat
 from agents.networks.diffusion import FlatDiffuser, SubgoalDiffuser
-from agents.networks.entities import (
-    EITSettings,
-    EntityCritic,
-    EntityPolicy,
-    EntitySubgoalPolicy,
-    EntityValue,
-)
-from agents.networks.flat import (
-    FlatCritic,
-    FlatPolicy,
-    FlatSubgoalPolicy,
-    FlatValue,
-    MLPSettings,
-    Pair,
-)
+from agents.networks.entities import EITSettings
+from agents.networks.flat import MLPSettings, Pair
 from agents.networks.images import ImagePair
+from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
 
 # Entity networks of this width keep two threads busy by themselves: the paper's size did 1.27
 # updates/s in one process of two threads and 1.05 in two of one; width 32 did 9.7 and 15.3 (two CPU
 # cores).
-WIDE = 64
+TWO_THREAD_WIDTH = 64
 
-# The policies of the paper's size take as long on one thread for 20 environments as on two (2.9
-# ms, two CPU cores), and a second one, which waits busily for more, keeps a simulating process off
-# its core: 12.6 instead of 16.4 ms of physics without it.
-FEW = 1
-
-ONLY_SETS = "agent=ecdiffuser generates sets of entities; use obs=ec_state, ec_state_gen or dlp"
 NO_IMAGES = "subgoals cannot be images; use agent=iql, or obs=state, vqvae or dlp"
 
 
 @dataclass(frozen=True)
 class EntityNetworks:
-    """Sets of entities or particles: the Entity Interaction Transformer (spec: agents 3.1)."""
+    """Sets of entities or particles: the Entity Interaction Transformer.
+
+    Attributes:
+        acting_threads: CPU threads that a policy's call for some environments keeps busy; 0 = all.
+    """
 
     spec: ObservationSpec
     action_dim: int
     eit: EITSettings
     mlp: MLPSettings
 
-    acting_threads = FEW
+    # The policies of the paper's size take as long on one thread for 20 environments as on two (2.9
+    # ms, two CPU cores), and a second one, which waits busily for more, keeps a simulating process
+    # off its core: 12.6 instead of 16.4 ms of physics without it.
+    acting_threads = 1
 
     @property
-    def fills_threads(self) -> bool:
-        return self.eit.embed_dim >= WIDE
+    def busy_threads(self) -> bool:
+        """True if an update keeps two CPU threads busy: a second process then gains nothing."""
+        return self.eit.embed_dim >= TWO_THREAD_WIDTH
 
-    def policy(self) -> EntityPolicy:
-        return EntityPolicy(self.spec, self.action_dim, self.eit)
+    def policy(self) -> entities.EntityPolicy:
+        return entities.EntityPolicy(self.spec, self.action_dim, self.eit)
 
-    def value(self) -> EntityValue:
-        return EntityValue(self.spec, self.eit)
+    def value(self) -> entities.EntityValue:
+        return entities.EntityValue(self.spec, self.eit)
 
-    def critic(self, members: int) -> EntityCritic:
-        return EntityCritic(members, self.spec, self.action_dim, self.eit)
+    def critic(self, members: int) -> entities.EntityCritic:
+        return entities.EntityCritic(members, self.spec, self.action_dim, self.eit)
 
-    def subgoal_policy(self) -> EntitySubgoalPolicy:
-        return EntitySubgoalPolicy(self.spec, self.eit)
+    def subgoal_policy(self) -> entities.EntitySubgoalPolicy:
+        return entities.EntitySubgoalPolicy(self.spec, self.eit)
 
     def diffuser(self, steps: int) -> SubgoalDiffuser:
         return SubgoalDiffuser(self.spec.features, self.eit, steps, self.spec.views)
 
-    def window_diffuser(
-        self,
-        slots: int,
-        steps: int,
-        size: dict[str, Any],
-        *,
-        predicts_noise: bool,
-        closed_gates: bool,
-    ) -> WindowDiffuser:
-        eit = replace(self.eit, **size)
-        misfit = eit.misfit("ecdiffuser")
-        if misfit:
-            raise UserError(misfit)
-        return WindowDiffuser(
-            self.spec,
-            self.action_dim,
-            eit,
-            slots,
-            steps,
-            predicts_noise=predicts_noise,
-            closed_gates=closed_gates,
-        )
-
 
 @dataclass(frozen=True)
 class FlatNetworks:
-    """Flat vectors: MLPs on state and goal side by side (spec: agents 3.2)."""
+    """Flat vectors: MLPs on state and goal side by side."""
 
     spec: ObservationSpec
     action_dim: int
@@ -106,28 +77,23 @@ class FlatNetworks:
     mlp: MLPSettings
 
     # Not measured; products of 512 rows by 512 features are large enough for two threads.
-    fills_threads = True
-    acting_threads = FEW
+    busy_threads = True
+    acting_threads = 1
 
-    def policy(self) -> FlatPolicy:
-        return FlatPolicy(self._pair(1), self.action_dim, self.mlp.h_dim)
+    def policy(self) -> flat.FlatPolicy:
+        return flat.FlatPolicy(self._pair(1), self.mlp.h_dim, self.action_dim)
 
-    def value(self) -> FlatValue:
-        return FlatValue(self._pair(1), self.mlp.h_dim)
+    def value(self) -> flat.FlatValue:
+        return flat.FlatValue(self._pair(1), self.mlp.h_dim)
 
-    def critic(self, members: int) -> FlatCritic:
-        return FlatCritic(members, self._pair(members), self.action_dim, self.mlp.h_dim)
+    def critic(self, members: int) -> flat.FlatCritic:
+        return flat.FlatCritic(self._pair(members), self.mlp.h_dim, more=self.action_dim)
 
-    def subgoal_policy(self) -> FlatSubgoalPolicy:
-        return FlatSubgoalPolicy(self._pair(1), self.spec.features, self.mlp.h_dim)
+    def subgoal_policy(self) -> flat.FlatSubgoalPolicy:
+        return flat.FlatSubgoalPolicy(self._pair(1), self.mlp.h_dim, self.spec.features)
 
     def diffuser(self, steps: int) -> FlatDiffuser:
         return FlatDiffuser(self.spec.features, self.eit, steps, self.spec.views)
-
-    def window_diffuser(
-        self, slots: int, steps: int, size: dict[str, Any], **choices: bool
-    ) -> WindowDiffuser:
-        raise UserError(ONLY_SETS)
 
     def _pair(self, members: int) -> Pair:
         return Pair(members, self.spec.features)
@@ -139,7 +105,7 @@ class ImageNetworks(FlatNetworks):
     acting_threads = 0  # convolutions of every frame
 
     # The reference's subgoal policy has as many outputs as an image has columns: no image either.
-    def subgoal_policy(self) -> FlatSubgoalPolicy:
+    def subgoal_policy(self) -> flat.FlatSubgoalPolicy:
         raise UserError(NO_IMAGES)
 
     def diffuser(self, steps: int) -> FlatDiffuser:
@@ -150,6 +116,7 @@ class ImageNetworks(FlatNetworks):
         return ImagePair(members, channels, self.mlp.conv_channels, self.mlp.h_dim)
 
 
+Networks = EntityNetworks | FlatNetworks
 FAMILIES = {"entities": EntityNetworks, "flat": FlatNetworks, "image": ImageNetworks}
 
 

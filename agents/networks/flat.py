@@ -1,4 +1,4 @@
-"""Policy, value and critic over flat observations: MLPs on state and goal (spec: agents 3.2).
+"""Policy, value and critic over flat observations: MLPs on state and goal.
 
 Letters: K members of an ensemble, B batch, S features of an observation, A action size, H hidden
 width, F features of a state and a goal taken together.
@@ -50,51 +50,45 @@ class FlatHead(nn.Sequential):
         )
 
 
-class FlatPolicy(nn.Module):
-    """Deterministic policy pi(s, g): (B, S), (B, S) -> (B, A) in (-1, 1)."""
+class FlatNetwork(nn.Module):
+    """Base of all of them: a head on a pair, and on so many `more` inputs."""
 
-    def __init__(self, pair: Pair, action_dim: int, hidden: int) -> None:
+    norm = False  # of the head
+
+    def __init__(self, pair: nn.Module, hidden: int, outputs: int = 1, more: int = 0) -> None:
         super().__init__()
         self.pair = pair
-        self.head = FlatHead(1, pair.width, hidden, action_dim)
+        self.head = FlatHead(pair.members, pair.width + more, hidden, outputs, norm=self.norm)
+
+
+class FlatPolicy(FlatNetwork):
+    """Deterministic policy pi(s, g): (B, S), (B, S) -> (B, A) in (-1, 1)."""
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         return torch.tanh(self.head(self.pair(obs, goal)).squeeze(0))
 
 
-class FlatSubgoalPolicy(nn.Module):
+class FlatSubgoalPolicy(FlatNetwork):
     """Subgoal of a state and a goal: (B, S), (B, S) -> (B, S)."""
-
-    def __init__(self, pair: Pair, features: int, hidden: int) -> None:
-        super().__init__()
-        self.pair = pair
-        self.head = FlatHead(1, pair.width, hidden, features)
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         return self.head(self.pair(obs, goal)).squeeze(0)
 
 
-class FlatValue(nn.Module):
+class FlatValue(FlatNetwork):
     """State value V(s, g): (B, S), (B, S) -> (B,)."""
 
-    def __init__(self, pair: Pair, hidden: int) -> None:
-        super().__init__()
-        self.pair = pair
-        self.head = FlatHead(1, pair.width, hidden, 1, norm=True)
+    norm = True
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         return self.head(self.pair(obs, goal)).squeeze(-1).squeeze(0)
 
 
-class FlatCritic(nn.Module):
-    """K action values Q(s, a, g): (B, S), (B, A), (B, S) -> (K, B)."""
+class FlatCritic(FlatNetwork):
+    """K action values Q(s, a, g), K that of the pair: (B, S), (B, A), (B, S) -> (K, B)."""
 
-    def __init__(self, members: int, pair: Pair, action_dim: int, hidden: int) -> None:
-        super().__init__()
-        self.members = members
-        self.pair = pair
-        self.head = FlatHead(members, pair.width + action_dim, hidden, 1, norm=True)
+    norm = True
 
     def forward(self, obs: Tensor, action: Tensor, goal: Tensor) -> Tensor:
-        action = action.expand(self.members, -1, -1)
+        action = action.expand(self.pair.members, -1, -1)
         return self.head(torch.cat([self.pair(obs, goal), action], dim=-1)).squeeze(-1)

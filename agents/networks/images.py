@@ -1,4 +1,4 @@
-"""The IMPALA encoder of a state and a goal image (Espeholt et al. 2018; spec: agents 3.2).
+"""The IMPALA encoder of a state and a goal image (Espeholt et al. 2018).
 
 Letters: K members of an ensemble, B batch, C channels of an image (three per view), F features.
 The convolutions of all members are one grouped convolution.

@@ -21,7 +21,7 @@ STEADY_WIDTH = 16
 # Up to this many query-key pairs per head, attention as elementwise products beats batched matrix
 # products of a few rows each (measured on two CPU cores, forward and backward).
 PAIRWISE_LIMIT = 36
-EVERY = slice(None)  # of the entities of a set
+ALL = slice(None)  # the entities of a set
 
 
 class Linear(nn.Module):
@@ -134,8 +134,8 @@ class Attention(nn.Module):
         self.register_buffer("spread", spread, persistent=False)
         self.register_buffer("gather", spread.T / (width // heads) ** 0.5, persistent=False)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, rows: slice = EVERY) -> Tensor:
-        """What the entities, or groups, `rows` of x gather: (K, N', B, E) or (K, G', N, B, E)."""
+    def forward(self, x: Tensor, context: Tensor | None = None, rows: slice = ALL) -> Tensor:
+        """Gather for the entities, or groups, `rows` of x: (K, N', B, E) or (K, G', N, B, E)."""
         asked = x[:, rows]
         if context is None:
             q, k, v = self.query_key_value(x.flatten(1, -3)).chunk(3, dim=-1)  # each (K, N, B, E)
@@ -165,7 +165,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block `x + Attn(LN(x), ctx)`, then `x + MLP(LN(x))` (spec: EIT block).
+    """Pre-norm block `x + Attn(LN(x), ctx)`, then `x + MLP(LN(x))`.
 
     Args:
         hidden: hidden widths of the MLP.
@@ -204,7 +204,7 @@ class Block(nn.Module):
         x: Tensor,
         context: Tensor | None = None,
         condition: Tensor | None = None,
-        rows: slice = EVERY,
+        rows: slice = ALL,
     ) -> Tensor:
         """x (K, N, B, E), context (K, M, B, E) or None, condition (K, B, E) or None.
 

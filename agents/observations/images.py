@@ -11,7 +11,7 @@ from envs.base import World
 
 
 class Images(Observation):
-    """What is made of images: themselves, or what an encoder says of each view.
+    """Observations made of images: themselves, or what an encoder says of each view.
 
     Attributes:
         stored: shape of a raw row, (H, W, 3) or (V, H, W, 3). views: V, 1 or more.
@@ -45,7 +45,7 @@ class Images(Observation):
 
 
 class RGB(Images):
-    """`rgb`: the images as they are, the views' channels one after the other (spec: agents 3.2).
+    """`rgb`: the images as they are, the views' channels one after the other.
 
     Nothing is normalised, and bytes stay bytes: networks divide by 255.
     """

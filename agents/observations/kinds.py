@@ -6,8 +6,6 @@ from common.foundation.registry import OBSERVATIONS, lookup
 from envs.base import World
 from visual_encoders.frozen import EncoderChoice
 
-IMAGE_KINDS = frozenset({"rgb", "dlp", "vqvae"})  # kinds whose datasets hold images
-
 
 def make_observation(name: str, world: World, encoder: EncoderChoice | None = None) -> Observation:
     """The observation kind `name` on `world`, by `encoder` if it is of a kind that needs one.

@@ -1,4 +1,4 @@
-"""Observations that a frozen encoder makes of images: `dlp` and `vqvae` (spec: visual_encoders 6).
+"""Observations that a frozen encoder makes of images: `dlp` and `vqvae`.
 
 Letters: B rows, V views, R rows of a dataset, *shape of an observation.
 """
@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.base import ObservationSpec
 from agents.observations.images import Images
-from common.evaluation.environments import side_by_side
+from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
 from datasets.source import EpisodeSource
 from envs.base import World
+from envs.rendering import side_by_side
 from visual_encoders.encode import encode_dataset
 from visual_encoders.frozen import KEY, EncoderChoice
 
 
 class Latents(Images):
-    """What an encoder says of each view, and nothing else. Training reads it from disk.
+    """Output of an encoder for each view, and nothing else. Training reads it from disk.
 
     Attributes:
         encoder: the frozen encoder.

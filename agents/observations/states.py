@@ -1,4 +1,4 @@
-"""What an agent sees: one class per observation kind, and the normaliser they share.
+"""Observations: one class per kind.
 
 Letters: B rows, S length of an environment's state vector, N entities, D features per entity; V
 views of H x W pixels. To add a kind: a class (`Images` for what is made of images) and a line in
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from agents.base import ObservationSpec
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import Normaliser
 from datasets.source import EpisodeSource
 from envs.base import World
 
 
 class Observation(ABC):
-    """How raw rows of a dataset or an environment become what a network sees, and back.
+    """The way from raw rows of a dataset or an environment to what a network sees, and back.
 
     A raw row is a state (S,) or, of kinds with `pixels`, an image (H, W, 3) or (V, H, W, 3) uint8.
 
@@ -50,12 +50,12 @@ class Observation(ABC):
 
     @property
     def spec(self) -> ObservationSpec:
-        """What networks need to know of it."""
+        """Its description for networks."""
         return ObservationSpec(self.kind, self.shape)
 
     @property
     def encoder_sha256(self) -> str | None:
-        """What tells its encoder from others, if it has one."""
+        """Fingerprint of its encoder, if it has one."""
         return None
 
     def check(self, dataset: EpisodeSource) -> None:
@@ -91,7 +91,7 @@ class Observation(ABC):
 
 
 class States(Observation):
-    """What is made of the state vector, and can be turned back into it."""
+    """Observations made of the state vector, which can be turned back into it."""
 
     @abstractmethod
     def decode(self, obs: Tensor) -> Tensor:

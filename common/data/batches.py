@@ -1,36 +1,14 @@
-"""Batches that agents learn from, and the shares of their goals."""
+"""Batches that agents learn from: trees of tensors, which index and move as a whole."""
 
-from dataclasses import dataclass
+from typing import Any
 
+from tensordict import tensorclass
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class GoalShares:
-    """Where goals come from; the three shares sum to one.
-
-    Attributes:
-        current: the next state. future: a later state of the episode. random: another episode's.
-        geometric: future goals lie Geometric(1 - gamma) steps ahead instead of uniformly.
-    """
-
-    current: float
-    future: float
-    random: float
-    geometric: bool
+Tree = Any  # TensorDict or tensorclass: nested tensors with leading axes `batch_size` in common
 
 
-@dataclass(frozen=True)
-class Indices:
-    """Rows of one batch, (B,) each."""
-
-    state: Tensor
-    value_goal: Tensor
-    policy_goal: Tensor
-    policy_subgoal: Tensor
-
-
-@dataclass(frozen=True)
+@tensorclass
 class Batch:
     """B transitions with their goals; observations are normalised, (B, *shape).
 
@@ -49,7 +27,7 @@ class Batch:
     policy_subgoal: Tensor
 
 
-@dataclass(frozen=True)
+@tensorclass
 class Windows:
     """B sequences of H slots: states that follow each other, and in the last slot the goal.
 

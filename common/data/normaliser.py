@@ -14,8 +14,8 @@ CHUNK_NUMBERS = 1 << 24  # that are turned into double precision at a time
 class Normaliser:
     """Per-feature mean and variance (D,) over all entities and steps of the training data.
 
-    The same rule, clip and epsilon serve training and evaluation (differs from the reference, whose
-    evaluation uses neither clip nor epsilon). Of no features (D = 0) it leaves everything as it is.
+    The same for training and evaluation (docs/differences.md). Of no features (D = 0) it leaves
+    everything as it is.
     """
 
     mean: Tensor
@@ -41,7 +41,7 @@ class Normaliser:
 
     @property
     def scales(self) -> bool:
-        """Whether it changes anything."""
+        """True if it changes anything."""
         return self.mean.numel() > 0
 
     def __call__(self, obs: Tensor) -> Tensor:

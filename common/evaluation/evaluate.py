@@ -1,4 +1,4 @@
-"""Evaluation: many environments in worker processes, one batched policy call per step.
+"""Evaluation: many environments in the workers of a pool, one batched policy call per step.
 
 Episode i of a seed is the same episode with the same result whatever the number of environments and
 workers: its environment seed and its random generator come from (seed, i), and the row of an
@@ -24,7 +24,8 @@ from common.evaluation.player import Player
 from common.evaluation.subgoals import EntityCounter, watching
 from common.evaluation.video import Clip
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience, available_cores
+from common.foundation.pool import Patience
+from common.foundation.processes import available_cores
 from common.runs.setup import Setup
 from common.settings.config import Config
 from envs.base import World
@@ -39,15 +40,15 @@ class EvaluationStopped(Exception):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of an evaluation.
+    """Results of an evaluation, in order of the episodes.
 
     Attributes:
-        rows: one per episode in order: `episode`, `seed`, `task` in a world with evaluation tasks,
-            and the world's metrics.
+        rows: one per episode: `episode`, `seed`, `task` in a world with evaluation tasks, and the
+            world's metrics.
         summary: metric -> mean with its 95 % interval over the episodes.
-        tasks: the same of each evaluation task; empty in a world without.
-        clips: of the filmed episodes, in order.
+        clips: of the filmed episodes.
         env_steps, seconds: environment steps in all and wall time.
+        tasks: a summary of each evaluation task; empty in a world without.
     """
 
     rows: list[dict[str, float | int]]
@@ -95,7 +96,7 @@ def evaluate(
     Args:
         num_envs: environments at once. No influence on the results.
         workers: processes that host them; 0 = one per core. No influence on the results.
-        patience: what is done about episodes whose environment or worker fails.
+        patience: limits for episodes whose environment or worker fails.
         tasks: the evaluation tasks to run, in a world that has such.
         videos: the first this many episodes are filmed, if the machine can render.
         video_frame_skip: every this many steps a frame is drawn.
@@ -106,29 +107,19 @@ def evaluate(
 
     Raises:
         EvaluationStopped: because of `stopped`.
-        RuntimeError: an episode failed too often; the message names episode and seed.
+        JobFailed: an episode failed too often; the message names episode and seed.
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
     began = time.monotonic()
     episodes *= max(len(tasks), 1)
     films = _filmable(world, min(videos, episodes))
-    player = Player(
-        agent,
-        observation,
-        normaliser,
-        world,
-        seed,
-        tasks,
-        films,
-        video_frame_skip,
-        counter,
-        tell,
-    )
+    seen = agent, observation, normaliser, world
+    player = Player(*seen, seed, tasks, films, video_frame_skip, counter, tell)
     total = episodes * world.max_episode_steps
-    pool_size = min(num_envs, episodes), workers or available_cores()
+    size = min(num_envs, episodes), workers or available_cores()
     with (
-        EnvPool(world, *pool_size, pixels=observation.pixels, patience=patience) as pool,
+        EnvPool(world, *size, observation.pixels, patience) as pool,
         tqdm(total=total, disable=not progress, desc="evaluate", unit=" steps") as bar,
     ):
         _run(player, pool, episodes, bar, stopped)
@@ -157,7 +148,7 @@ def check_rendering(world: World, observation: Observation) -> None:
 
 
 def _filmable(world: World, videos: int) -> int:
-    """How many of the episodes can be filmed: all, or none with a warning that says why."""
+    """Number of episodes that can be filmed: all, or none with a warning that says why."""
     problem = rendering_problem() if videos and world.needs_opengl else None
     if problem:
         log.warning("warning: no video, because this machine cannot render: %s", problem)
@@ -198,8 +189,8 @@ def _run(
 def prepare_evaluation(config: Config, setup: Setup) -> Callable[..., Evaluation]:
     """`evaluate` with all its arguments but `seed` and `stopped`.
 
-    What is in the way of an evaluation shows here, long before one begins: raises `UserError` if
-    the settings ask for what this agent, world or machine cannot do.
+    Raises `UserError`, long before an evaluation begins, if the settings ask for something that
+    this agent, world or machine cannot do.
     """
     check_rendering(setup.world, setup.observation)
     return partial(

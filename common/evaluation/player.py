@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.base import Agent
-from agents.iql.subgoals import Proposal
+from agents.base import Agent, Timestep
 from agents.observations.states import Observation
+from common.data.batches import Tree
 from common.data.normaliser import Normaliser
 from common.evaluation.environments import Reply, Start, Step
-from common.evaluation.subgoals import HEADER, EntityCounter, describe
+from common.evaluation.subgoals import EntityCounter
 from common.evaluation.video import Clip
 from envs.base import World
+
+EPISODE_COLUMNS = " episode  step"  # columns before what an agent tells of a decision
 
 
 def episode_seeds(seed: int, episode: int) -> tuple[int, int]:
@@ -35,7 +37,7 @@ class _Episode:
     identities: Tensor
     raw: np.ndarray | None = None  # newest observation of the environment
     goal: Tensor | None = None
-    memory: Tensor | None = None
+    memory: Tree = None
     scene: np.ndarray | None = None  # the raw goal, of a filmed episode
     pictured: tuple[Tensor, np.ndarray | None] | None = None  # a subgoal and its picture
     step: int = 0
@@ -44,7 +46,10 @@ class _Episode:
 
 @dataclass
 class Player:
-    """Plays the agent's part in all running episodes and gathers their results."""
+    """Plays the agent's part in all running episodes and gathers their results.
+
+    Knows nothing of what an agent remembers. Worlds without goals reply none.
+    """
 
     agent: Agent
     observation: Observation
@@ -79,9 +84,10 @@ class Player:
     def take(self, slot: int, reply: Reply) -> bool:
         """Note what a slot replied; whether its episode is over."""
         episode = self.live[slot]
-        episode.raw = reply.observation
-        if reply.goal is not None:
-            episode.goal = self._encode([reply.goal], [episode])[0]
+        begins, episode.raw = episode.raw is None, reply.observation
+        if begins:
+            if reply.goal is not None:
+                episode.goal = self._encode([reply.goal], [episode])[0]
             episode.memory = self.agent.begin(episode.goal)
             if episode.index < self.films:
                 episode.scene = reply.goal
@@ -108,15 +114,17 @@ class Player:
         if not self.live:
             return {}
         episodes = list(self.live.values())
-        actions, memory = self.agent.act(
+        goals = [episode.goal for episode in episodes]
+        timestep = Timestep(
             self._encode([episode.raw for episode in episodes], episodes),
-            torch.stack([episode.goal for episode in episodes]),
+            None if goals[0] is None else torch.stack(goals),
             torch.tensor([episode.step for episode in episodes], device=self._device),
             torch.stack([episode.memory for episode in episodes]),
             [episode.generator for episode in episodes],
-            **self._watch(episodes),
+            tell=self.tell and partial(self._tell, episodes),
         )
-        for episode, own in zip(episodes, memory, strict=True):
+        actions, memory = self.agent.act(timestep)
+        for episode, own in zip(episodes, memory.unbind(0), strict=True):
             episode.memory = own
             if self.counter and episode.step == 0:
                 changed = self.counter(torch.from_numpy(episode.raw), self._subgoal_state(episode))
@@ -124,17 +132,12 @@ class Player:
         actions = actions.float().cpu().numpy()
         return dict(zip(self.live, map(self._order, episodes, actions), strict=True))
 
-    def _watch(self, episodes: list[_Episode]) -> dict[str, Any]:
-        """The argument with which an agent of two levels tells of its new subgoals, if wanted."""
-        if self.tell is None:
-            return {}
-
-        def watch(rows: Tensor, proposal: Proposal) -> None:
-            self.tell(HEADER)
-            for row, i in enumerate(rows.tolist()):
-                self.tell(describe(proposal, row, episodes[i].index, episodes[i].step))
-
-        return {"watch": watch}
+    def _tell(self, episodes: list[_Episode], rows: Tensor, table: list[str]) -> None:
+        """Pass on what an agent tells of decisions, with the episodes they are of."""
+        heading, *lines = table
+        self.tell(EPISODE_COLUMNS + heading)
+        for row, line in zip(rows.tolist(), lines, strict=True):
+            self.tell(f"{episodes[row].index:8d}{episodes[row].step:6d}{line}")
 
     def _order(self, episode: _Episode, action: np.ndarray) -> Step:
         if episode.index >= self.films:
@@ -143,12 +146,15 @@ class Player:
 
     def _shown(self, episode: _Episode) -> np.ndarray | None:
         """The subgoal of an episode as an environment state, (S,); images show none."""
-        return None if self.observation.pixels else self._subgoal_state(episode).numpy()
+        shown = not (self.observation.pixels or self._pursued(episode) is None)
+        return self._subgoal_state(episode).numpy() if shown else None
 
     @torch.inference_mode()
     def _picture(self, episode: _Episode) -> np.ndarray | None:
         """The subgoal of an episode as a frame, for kinds that have such; drawn once."""
-        pursued = self.agent.pursued(episode.memory, episode.goal)
+        pursued = self._pursued(episode)
+        if pursued is None:
+            return None
         if episode.pictured is None or not torch.equal(episode.pictured[0], pursued):
             subgoal = self.normaliser.inverse(pursued)
             picture = self.observation.picture(subgoal, episode.scene)
@@ -157,10 +163,12 @@ class Player:
 
     def _subgoal_state(self, episode: _Episode) -> Tensor:
         """The subgoal of an episode as an environment state, (S,) on the CPU."""
-        pursued = self.agent.pursued(episode.memory, episode.goal)
-        subgoal = self.normaliser.inverse(pursued)
+        subgoal = self.normaliser.inverse(self._pursued(episode))
         subgoal = self.observation.align(subgoal, episode.identities)
         return self.observation.decode(subgoal.unsqueeze(0))[0].cpu()
+
+    def _pursued(self, episode: _Episode) -> Tensor | None:
+        return self.agent.pursued(episode.memory, episode.goal)
 
     @torch.inference_mode()
     def _encode(self, raw: list[np.ndarray], episodes: list[_Episode]) -> Tensor:

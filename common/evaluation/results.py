@@ -1,15 +1,14 @@
 """Results of an evaluation as files and as a table."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.evaluation.evaluate import Evaluation
 from common.evaluation.intervals import Interval
-from common.evaluation.video import save_grid, save_picture, strip
-from common.foundation.files import atomic_write, write_json
+from common.evaluation.video import save_grid, strip
+from common.foundation.files import atomic_write, csv_text, write_json
+from common.foundation.video import save_picture
 
 
 def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> list[Path]:
@@ -20,7 +19,7 @@ def save_results(folder: Path, result: Evaluation, about: Mapping[str, Any]) -> 
     """
     paths = [folder / "metrics.json", folder / "episodes.csv"]
     with atomic_write(paths[1]) as file:
-        file.write(_csv(result.rows).encode())
+        file.write(csv_text(result.rows).encode())
     if result.clips:
         paths += [folder / "video.mp4", folder / "strip.png"]
         save_grid(paths[2], result.clips)
@@ -58,11 +57,3 @@ def table(result: Evaluation) -> str:
 
 def _line(name: str, interval: Interval) -> str:
     return f"{name:18}{interval.mean:10.3f}   {interval.low:.3f} to {interval.high:.3f}"
-
-
-def _csv(rows: list[dict[str, float | int]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -1,4 +1,4 @@
-"""Which device computes, with how many threads, and from which random numbers."""
+"""The device that computes, its threads, and its random numbers."""
 
 import contextlib
 import os

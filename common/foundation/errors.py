@@ -38,7 +38,7 @@ def show_crashes() -> None:
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether Python, numpy or torch (which says it in words only) got no memory."""
+    """True if Python, numpy or torch (which says it in words only) got no memory."""
     signs = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 

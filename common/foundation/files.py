@@ -1,13 +1,15 @@
 """Files that are either the old one or the new one, never a torn one."""
 
 import contextlib
+import csv
 import fcntl
+import io
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from common.foundation.errors import UserError
 
@@ -46,18 +48,25 @@ def _locked(temporary: Path, path: Path) -> Iterator[BinaryIO]:
         with contextlib.ExitStack() as stack:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
             file = stack.enter_context(open(descriptor, "w+b"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"another process is writing {path}; wait for it") from error
+            if not lock(file):
+                raise UserError(f"another process is writing {path}; wait for it")
             if _is(file, temporary):  # else its last owner renamed it before we had the lock
                 file.truncate(0)
                 yield file
                 return
 
 
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed; False, without a lock, if another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _is(file: BinaryIO, path: Path) -> bool:
-    """Whether the open file is the one at `path`."""
+    """True where the open file is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
@@ -99,9 +108,24 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def _checksum(value: Any) -> str:
-    """CRC-32 of what JSON makes of a value, whatever its layout and order of keys."""
+    """CRC-32 of a value as JSON, whatever its layout and order of keys."""
     plain = json.loads(json.dumps(value))  # tuples are lists, and keys text
     return f"{zlib.crc32(json.dumps(plain, sort_keys=True).encode()):08x}"
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV under the names of the first one's columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names of its columns."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How much memory there is to fill."""
+"""Memory that is free to fill."""
 
 import os
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def _machine() -> int:
 
 
 def _groups() -> Iterator[int]:
-    """What each control group that the process is in has left, of those that limit memory."""
+    """Bytes left to each control group of the process that limits memory."""
     own = PROC / "self" / "cgroup"
     for entry in own.read_text().splitlines() if own.exists() else []:
         _, controllers, path = entry.split(":", 2)

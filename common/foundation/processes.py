@@ -1,12 +1,14 @@
-"""How many processes make sense, and what they inherit from the one that starts them."""
+"""Number of processes, what they inherit from the one that starts them, and signals to them."""
 
 import contextlib
 import os
+import pickle
 import signal
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from types import FrameType
+from types import FrameType, ModuleType
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -25,20 +27,6 @@ def stop_on_signal() -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """What is done about worker processes that die, hang or fail.
-
-    Attributes:
-        timeout: seconds after which a silent worker counts as hanging; its start is included, with
-            imports and models to compile.
-        retries: how often an episode is tried again, in a new process, before the work stops.
-    """
-
-    timeout: float = 600.0
-    retries: int = 0
 
 
 @contextlib.contextmanager
@@ -73,6 +61,21 @@ def environment_variable(name: str, value: str) -> Iterator[None]:
 def single_threaded() -> contextlib.AbstractContextManager[None]:
     """Give processes started in the block one thread each: they read it before any code runs."""
     return environment_variable("OMP_NUM_THREADS", "1")
+
+
+@contextlib.contextmanager
+def without_script(work: Any) -> Iterator[None]:
+    """Let processes started in the block not import the running script, which may load much.
+
+    They do it nevertheless if their `work` is defined in it.
+    """
+    script = sys.modules["__main__"]
+    if b"__main__" not in pickle.dumps(work):
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def available_cores() -> int:

@@ -20,6 +20,7 @@ OBSERVATIONS = {
     "dlp": "agents.observations.latents:Particles",
     "vqvae": "agents.observations.latents:Codes",
 }
+IMAGE_KINDS = frozenset({"rgb", "dlp", "vqvae"})  # observations whose datasets hold images
 WORLDS = {
     "manipobj-v0": "envs.manipobj.world:ManipObj",
     "pushtetris-v0": "envs.pushtetris.world:PushTetris",

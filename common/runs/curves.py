@@ -1,6 +1,5 @@
 """Training curves of a run as one picture: `python -m common.runs.curves RUN_FOLDER`."""
 
-import csv
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -11,17 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from common.foundation import files
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write
 
 Columns = dict[str, np.ndarray]  # name -> (rows,)
 
-PANELS = {  # column of train.csv -> title
-    "value/loss": "value loss",
-    "critic/loss": "critic loss",
-    "policy/loss": "policy loss",
-    "subgoal/loss": "subgoal diffusion loss",
-    "diffuser/loss": "window diffusion loss",
+LOSS = "/loss"  # ends the columns of train.csv that all have panels
+PANELS = {  # other columns -> title
     "value/mean": "mean value",
     "policy/imitation": "squared error to the data's actions",
     "diffuser/first_action": "error of the first action",
@@ -34,17 +29,16 @@ RESOLUTION = 120  # dots per inch
 
 def read_csv(path: Path) -> Columns:
     """Columns of a metrics file, empty if it is missing; cells without a number become NaN."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    whole = files.read_csv(path) if path.is_file() else []
+    rows = [row for row in whole if None not in row.values()]
     names = rows[0] if rows else ()
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
 
 
 def training_curves(train: Columns, evaluation: Columns) -> Figure:
-    """Success with its 95 % interval, and every panel of `PANELS` that was logged."""
-    panels = [name for name in PANELS if name in train]
+    """Success with its 95 % interval, every loss, and the panels of `PANELS` that were logged."""
+    titles = _titles(train)
+    panels = list(titles)
     with_success = "success" in evaluation
     count = len(panels) + with_success
     rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
@@ -56,8 +50,14 @@ def training_curves(train: Columns, evaluation: Columns) -> Figure:
     for name in panels:
         axes = figure.add_subplot(rows, columns, next(places))
         axes.plot(train["step"], train[name], linewidth=1.2)
-        _label(axes, PANELS[name])
+        _label(axes, titles[name])
     return figure
+
+
+def _titles(train: Columns) -> dict[str, str]:
+    """Columns that get a panel, with its title."""
+    losses = {name: name.replace("/", " ") for name in train if name.endswith(LOSS)}
+    return losses | {name: title for name, title in PANELS.items() if name in train}
 
 
 def _draw_success(axes: Axes, evaluation: Columns) -> None:
@@ -85,7 +85,7 @@ def save_training_curves(folder: Path) -> Path:
     """Draw the curves of a run folder into `curves.png` there, see `draw_training_curves`."""
     picture = draw_training_curves(folder)
     path = folder / "curves.png"
-    with atomic_write(path) as file:
+    with files.atomic_write(path) as file:
         file.write(picture)
     return path
 
@@ -96,7 +96,7 @@ def draw_training_curves(folder: Path) -> bytes:
     Raises `UserError` if there is nothing to draw yet.
     """
     train, evaluation = read_csv(folder / "train.csv"), read_csv(folder / "eval.csv")
-    if not (PANELS.keys() & train.keys() or "success" in evaluation):
+    if not (_titles(train) or "success" in evaluation):
         raise UserError(f"{folder} has no metrics yet; give the folder of a training run")
     return as_png(training_curves(train, evaluation))
 

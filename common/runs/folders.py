@@ -1,6 +1,6 @@
 """Folders of runs: their names, who may write to them, and the record of how they came about."""
 
-import fcntl
+import contextlib
 import hashlib
 import itertools
 import json
@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.foundation.errors import UserError
-from common.foundation.files import read_json, write_json
+from common.foundation.files import lock, read_json, write_json
 from common.settings.config import ROOT, Config, identity
 from common.settings.schema import show
 
@@ -25,17 +25,11 @@ PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
 
 @dataclass(frozen=True)
 class RunKind:
-    """What training runs of one kind have in common.
+    """Common traits of training runs of agents, or of encoders."""
 
-    Attributes:
-        folder: where their folders lie, under `output_dir`.
-        title: gives the readable part of a folder's name.
-        identity: gives the settings, by dotted key, that make a run what it is.
-    """
-
-    folder: str
-    title: Callable[[Config], str]
-    identity: Callable[[Config], dict[str, Any]]
+    folder: str  # where their folders lie, under `output_dir`
+    title: Callable[[Config], str]  # the readable part of a folder's name
+    identity: Callable[[Config], dict[str, Any]]  # settings by dotted key that make a run
 
 
 AGENT_RUNS = RunKind(
@@ -43,9 +37,9 @@ AGENT_RUNS = RunKind(
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunFolder:
-    """A training run's folder, locked while this object is open; a context manager.
+    """A training run's folder.
 
     `resumed` says that the folder had been used before, `changes` which settings that do not touch
     the result are now different (`"steps=1000, was 500"`).
@@ -54,28 +48,18 @@ class RunFolder:
     path: Path
     resumed: bool
     changes: list[str]
-    _lock: BinaryIO
-
-    def close(self) -> None:
-        """Let others use the folder. The end of the process, however it comes, does the same."""
-        self._lock.close()
-
-    def __enter__(self) -> "RunFolder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def run_path(config: Config, kind: RunKind = AGENT_RUNS) -> Path:
-    """Return the folder of the training run that these settings make."""
+    """The folder of the training run that these settings make."""
     return Path(config.output_dir) / kind.folder / (config.run_name or train_name(config, kind))
 
 
+@contextlib.contextmanager
 def open_run(
     config: Config, machine: Mapping[str, Any] | None = None, kind: RunKind = AGENT_RUNS
-) -> RunFolder:
-    """Create or reopen the folder of a training run and lock it.
+) -> Iterator[RunFolder]:
+    """Create or reopen the folder of a training run, locked until the block or the process ends.
 
     The name holds a hash of the settings that decide its results (`kind.identity`), so the same
     command finds its folder and another command never writes to it. `run_name` replaces the name;
@@ -85,26 +69,22 @@ def open_run(
     """
     path = run_path(config, kind)
     _make_folder(path)
-    lock = _lock(path)
-    try:
+    with _locked(path):
         stored_file = path / "config.json"
         resumed = stored_file.exists()
         changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
         write_json(stored_file, config.raw, sealed=True)
         _record(path, machine or {})
-    except BaseException:
-        lock.close()
-        raise
-    return RunFolder(path, resumed, changes, lock)
+        yield RunFolder(path, resumed, changes)
 
 
 def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
-    """Return the name that the settings give to their training run's folder."""
+    """The name that the settings give to their training run's folder."""
     return f"{kind.title(config)}_{settings_hash(config, kind)}"
 
 
 def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
-    """Return eight hexadecimal digits that stand for the settings that decide a run's results."""
+    """Eight hexadecimal digits that stand for the settings that decide a run's results."""
     text = json.dumps(kind.identity(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -138,7 +118,7 @@ def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> 
 
 
 def provenance(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is needed to know, later, which code ran on what: ready for JSON."""
+    """A record of the code that runs and its machine, ready for JSON."""
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -163,19 +143,17 @@ def _make_folder(path: Path) -> None:
         raise UserError(f"cannot create the folder {path}: {error.strerror}") from error
 
 
-def _lock(folder: Path) -> BinaryIO:
-    """Lock the folder for this process; the system releases it when the process ends."""
+def _locked(folder: Path) -> BinaryIO:
+    """A file that locks the folder for this process while it is open."""
     file = open(folder / ".lock", "a+b")  # noqa: SIM115  it stays open as long as the lock is held
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not lock(file):
         file.seek(0)
         owner = file.read().decode() or "unknown"
         file.close()
         raise UserError(
             f"{folder} is in use by process {owner}; wait for it or stop it, "
             "or set run_name to train the same a second time"
-        ) from error
+        )
     # A forked child shares the lock, and would hold it on after this process was killed.
     os.register_at_fork(after_in_child=file.close)
     file.truncate(0)
@@ -199,7 +177,7 @@ def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunK
 
 
 def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dictionaries by dotted key."""
+    """The leaves of nested dictionaries by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in nested.items():
         inner = isinstance(value, Mapping)
@@ -208,10 +186,7 @@ def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def git_state(root: Path = ROOT, ignored: str = "") -> dict[str, Any] | None:
-    """Return the commit of this code and whether files, but one `ignored`, differ from it.
-
-    None outside a checkout.
-    """
+    """The commit of this code and if files, but one `ignored`, differ; None outside a checkout."""
     if not (root / ".git").exists():
         return None
     but = ["--", ".", f":!{ignored}"] if ignored else []

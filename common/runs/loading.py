@@ -8,8 +8,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.observations.states import Observation
-from common.data.batches import GoalShares
 from common.data.buffer import Buffer
+from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
@@ -18,8 +18,7 @@ from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
 from envs.base import World
 
-CHUNK = 1 << 16  # rows: what is computed of a column at a time, to need no second one
-
+CHUNK = 1 << 16  # rows of a column that are computed at a time, to need no second one
 RESERVED = 4 << 30  # bytes of a GPU that are left to networks and activations
 
 
@@ -69,10 +68,7 @@ def load_training_data(
         length.to(place),
         {name: rows[name].to(place) for name in fields},
         world.adopt(dataset.header).reward if use_rewards else None,
-        value_goals=_shares(config, "value"),
-        policy_goals=_shares(config, "policy"),
-        gamma=config.gamma,
-        subgoal_k=getattr(config.agent_settings, "subgoal_k", 1),
+        goals=GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma),
         done_signal=config.done_signal,
         normalise=normaliser.to(place) if observation.encoded else None,
     )
@@ -96,7 +92,7 @@ def _choose_place(
     config: Config,
     device: torch.device,
 ) -> torch.device:
-    """Where a buffer's tensors go by `data_device`: `device`, or main memory.
+    """Choose by `data_device` where a buffer's tensors go: `device`, or main memory.
 
     Raises `UserError` if they are more than main memory or the chosen place can take: training that
     swaps would not end in years, or the system would kill it hours later.

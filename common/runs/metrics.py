@@ -77,7 +77,7 @@ class MetricsLog:
         self.checksum = zlib.crc32(content, self.checksum)
 
     def _rows_until(self, step: int) -> list[dict[str, str]]:
-        """Return the complete rows up to `step`, as text."""
+        """The complete rows up to `step`, as text."""
         if not self.path.exists():
             return []
         try:
@@ -99,50 +99,48 @@ class Tracker:
     """Sends metrics to Weights & Biases if `enable_wandb`, else does nothing.
 
     A resumed run continues its page: the id is kept in `wandb.json` in the run's folder.
-    Needs the packages wandb and torchrl; raises `UserError` if one is missing.
+    Raises `UserError` if the package wandb is missing.
     """
 
     def __init__(self, config: Any, folder: Path, settings: Mapping[str, Any]) -> None:
-        self._logger = _wandb_logger(config, folder) if config.enable_wandb else None
-        if self._logger is not None:
-            self._logger.log_hparams(dict(settings))
-            self._logger.experiment.define_metric("*", step_metric="step")
+        self._page = _wandb_page(config, folder, settings) if config.enable_wandb else None
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the metrics of one step."""
-        if self._logger is not None:
-            self._logger.experiment.log({**values, "step": step})
+        if self._page is not None:
+            self._page.log({**values, "step": step})
 
     def close(self) -> None:
         """Send what is left and end the run."""
-        if self._logger is not None:
-            self._logger.experiment.finish()
+        if self._page is not None:
+            self._page.finish()
 
 
-def _wandb_logger(config: Any, folder: Path) -> Any:
-    """Return torchrl's logger for the run of this folder."""
+def _wandb_page(config: Any, folder: Path, settings: Mapping[str, Any]) -> Any:
+    """Open the page of the run in this folder."""
     try:
         import wandb
-        from torchrl.record.loggers.wandb import WandbLogger
     except ImportError as error:
-        raise UserError(
-            f"enable_wandb=true needs {error.name}: pip install wandb torchrl"
-        ) from error
+        raise UserError("enable_wandb=true needs wandb: pip install wandb") from error
     id_file = folder / "wandb.json"
     if not id_file.exists():
         write_json(id_file, {"id": secrets.token_hex(4)})
-    return WandbLogger(
-        exp_name=folder.name + config.wandb_name_suffix,
-        save_dir=folder,
+    page = wandb.init(
+        name=folder.name + config.wandb_name_suffix,
+        dir=folder,
         id=read_json(id_file)["id"],
+        resume="allow",
         project=config.wandb_project,
         entity=config.wandb_entity,
         settings=wandb.Settings(silent=config.wandb_silent),
     )
+    page.config.update(dict(settings), allow_val_change=True)
+    page.define_metric("*", step_metric="step")
+    return page
 
 
 def _line(cells: Any) -> str:
-    """Return one line of CSV; numbers as Python writes them, which is exact."""
+    """One line of CSV; numbers as Python writes them, which is exact."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Agents and what they act in: built from settings, stored in checkpoints, loaded again."""
+"""Agents with their worlds and observations, built from settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,15 +29,8 @@ class Setup:
 
 
 def observe(config: Config, world: World) -> Observation:
-    """What agents see of a world with these settings."""
-    particles = config.dlp_post_training_num_kp
-    encoder = EncoderChoice(
-        config.obs,
-        config.rep_model_checkpoint,
-        config.rep_model_device,
-        particles=None if particles == -1 else particles,
-    )
-    return make_observation(config.obs, world, encoder)
+    """The observations that agents get of a world with these settings."""
+    return make_observation(config.obs, world, EncoderChoice.of(config))
 
 
 def make_setup(
@@ -54,9 +47,9 @@ def make_setup(
     """
     context = AgentContext(
         spec=observation.spec,
-        action_dim=world.action_dim,
+        action_dim=world.actions.size,
         networks=make_networks(
-            observation.spec, world.action_dim, config.arch_eit, config.arch_mlp
+            observation.spec, world.actions.size, config.arch_eit, config.arch_mlp
         ),
         gamma=config.gamma,
         lr=config.lr,

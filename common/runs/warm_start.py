@@ -1,18 +1,16 @@
-"""What a run takes from others: where it starts, or the subgoal policy of `goal_pi_chkpt`."""
+"""Parts of other runs: the start of training, and the subgoal policy of `goal_pi_chkpt`."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from common.data.normaliser import EPSILON, Normaliser
 from common.foundation.errors import UserError
 from common.runs.checkpoint import Checkpoint, load_checkpoint
+from common.runs.setup import Setup
 from common.settings.config import Config
 from common.settings.inherit import find_checkpoint
-
-if TYPE_CHECKING:
-    from common.runs.setup import Setup
 
 KEY = "sgiql.goal_pi_chkpt"
 
@@ -41,7 +39,7 @@ def load_start(config: Config) -> Checkpoint | None:
     return checkpoint
 
 
-def load_goal_policy(setup: "Setup", config: Config) -> None:
+def load_goal_policy(setup: Setup, config: Config) -> None:
     """Fill an agent's subgoal policy with that of `goal_pi_chkpt`, if the settings ask for it.
 
     The two runs may differ in seed, and so in their normalisers as far as the same data allow.
@@ -64,7 +62,7 @@ def load_goal_policy(setup: "Setup", config: Config) -> None:
 
 
 def brings_goal_policy(checkpoint: Checkpoint, config: Config) -> bool:
-    """Whether an agent's own checkpoint holds the pretrained subgoal policy that is asked for."""
+    """Tell if an agent's own checkpoint holds the pretrained subgoal policy that is asked for."""
     stored = checkpoint.raw.get("sgiql", {})
     same = stored.get("goal_pi_chkpt") == getattr(config.agent_settings, "goal_pi_chkpt", None)
     return same and _asked_for(config) and _is_pretrained(checkpoint)
@@ -79,7 +77,7 @@ def _is_pretrained(checkpoint: Checkpoint) -> bool:
 
 
 def _mismatch(checkpoint: Checkpoint, config: Config, encoder: str | None) -> str | None:
-    """What keeps the checkpoint's subgoal policy from this agent, in words."""
+    """The obstacle between the checkpoint's subgoal policy and this agent, in words, if any."""
     raw = checkpoint.raw
     if "subgoal" not in checkpoint.state["agent"]:
         return f"it holds an agent={raw['agent']}, which has no subgoal policy"
@@ -99,7 +97,7 @@ def _mismatch(checkpoint: Checkpoint, config: Config, encoder: str | None) -> st
 
 
 def _kind(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What parameters alone do not show of a subgoal policy; hiql's is of type standard."""
+    """Traits of a subgoal policy that parameters do not show; hiql's is of type standard."""
     kind = section.get("subgoal_policy_type", "standard")
     steps = {"n_diffusion_steps": section["n_diffusion_steps"]} if kind == "diffusion" else {}
     return {"subgoal_policy_type": kind, **steps}

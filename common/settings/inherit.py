@@ -1,4 +1,4 @@
-"""Which settings an evaluation has: the checkpoint's, but for what its command line gives."""
+"""Settings of an evaluation: the checkpoint's, but for what its command line gives."""
 
 import copy
 import functools

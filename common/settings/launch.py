@@ -60,7 +60,7 @@ LIMIT = "hydra.launcher.timeout_min="
 
 
 def uses_submitit(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for submitit. Raises `UserError` for what cannot work."""
+    """True if a command line asks for submitit; raises `UserError` for what cannot work."""
     from hydra._internal.utils import get_args_parser
 
     parsed, _ = get_args_parser().parse_known_args(arguments)
@@ -107,7 +107,7 @@ def launching(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def submitted_job(script: str) -> Iterator[None]:
-    """What one job does, in its own process: errors go to its log, and to whoever launched it.
+    """One job in its own process: errors go to its log, and to whoever launched it.
 
     Args:
         script: the launched one, so that records of the job hold a command that can be repeated.

@@ -184,7 +184,7 @@ def _inner(kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """How scripted policies are disturbed while they collect data.
+    """Disturbance of scripted policies that collect data.
 
     Attributes:
         dataset_type: "noisy" (Gaussian noise on the policy's actions) or "play" (none).

@@ -47,7 +47,7 @@ class Row:
 
 def value_rows(agent: Agent, buffer: Buffer, gamma: float, seed: int = 0) -> list[Row]:
     """A row for each of `DISTANCES` that some episode has. Agent and buffer on the CPU."""
-    longest = int(buffer.length.max()) - 1
+    longest = int(buffer.episodes.length.max()) - 1
     return [_row(agent, buffer, gamma, k, seed) for k in DISTANCES if k <= longest]
 
 
@@ -66,7 +66,7 @@ def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -
     not_yet = (missing < 0).cummin(dim=0).values
     powers = gamma ** torch.arange(distance)
     way = (powers[:, None] * missing[1:] * not_yet[1:]).sum(dim=0)
-    step, progress = getattr(agent.settings, "subgoal_k", USUAL_STEP), math.nan
+    step, progress = agent.wants.subgoal_steps or USUAL_STEP, math.nan
     if step < distance:
         progress = (value(step) > v)[not_yet[0]].float().mean().item()
     return Row(distance, v.mean().item(), low, high, way.mean().item(), progress)
@@ -74,7 +74,7 @@ def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -
 
 def _starts(buffer: Buffer, distance: int, generator: torch.Generator) -> Tensor:
     """Rows (PAIRS,) whose episodes go on for `distance` steps."""
-    length, first = buffer.length, buffer.first
+    first, length = buffer.episodes
     long_enough = (length > distance).nonzero()[:, 0]
     episode = long_enough[torch.randint(len(long_enough), (PAIRS,), generator=generator)]
     room = length[episode] - distance

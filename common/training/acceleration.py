@@ -8,24 +8,21 @@ captured updates with eager ones where there is a GPU; it has not run to its end
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from agents.base import Metrics, Noise
+from agents.base import Metrics
+from common.data.batches import Tree
 from common.foundation.errors import UserError
 
-# What is compiled of an agent: all its work but for the optimiser, which is a handful of operations
-# on flat tensors. Acting stays eager, since its number of rows varies.
-LOSSES = ("value_loss", "critic_loss", "policy_loss", "subgoal_loss", "window_loss")
 WARM_UP = 3  # updates before capturing, as torch's documentation has it
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What makes updates faster, and what is to be said about it.
+    """Choice of what makes updates faster.
 
     Attributes:
         compile: whether losses are compiled. cudagraphs: whether updates are captured.
@@ -80,9 +77,12 @@ def compile_losses(agent: Any, backend: str = "inductor") -> None:
 
 
 def _wrap_losses(agent: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    for name in LOSSES:
-        if hasattr(agent, name):
-            setattr(agent, name, wrap(getattr(agent, name)))
+    """Losses are all its work but for the optimiser, a handful of operations on flat tensors.
+
+    Acting stays as it is, since its number of rows varies.
+    """
+    for name in agent.losses:
+        setattr(agent, name, wrap(getattr(agent, name)))
 
 
 def _compiled(loss: Callable[..., Any], backend: str) -> Callable[..., Any]:
@@ -113,17 +113,15 @@ class CapturedUpdate:
         self._stream = torch.cuda.Stream(agent.context.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._done = 0  # updates without a graph
-        self._batch: type  # of every update
-        self._inputs: list[Tensor] = []  # what every update reads, at fixed addresses
+        self._inputs: tuple[Tree, ...] = ()  # what every update reads, at fixed addresses
         self._metrics: Metrics = {}  # what every replay writes
 
-    def __call__(self, batch: Any, noise: Noise) -> Metrics:
+    def __call__(self, batch: Tree, noise: Tree) -> Metrics:
         """As `agent.update`, with metrics that the next call overwrites."""
-        fresh = (*vars(batch).values(), *noise)
         if not self._inputs:
-            self._batch, self._inputs = type(batch), [torch.empty_like(x) for x in fresh]
-        for own, x in zip(self._inputs, fresh, strict=True):
-            own.copy_(x)
+            self._inputs = batch.clone(), noise.clone()
+        for own, fresh in zip(self._inputs, (batch, noise), strict=True):
+            own.copy_(fresh)
         if self._done < WARM_UP:
             self._done += 1
             return aside(self._stream, self._update)
@@ -133,9 +131,7 @@ class CapturedUpdate:
         return self._metrics
 
     def _update(self) -> Metrics:
-        count = len(fields(self._batch))
-        batch = self._batch(*self._inputs[:count])
-        return self._agent.update(batch, tuple(self._inputs[count:]))
+        return self._agent.update(*self._inputs)
 
 
 def aside(stream: Any, work: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What looks wrong about learning, told while it goes on: what was seen and what to look at."""
+"""Signs of trouble in learning, told while it goes on, with what to look at."""
 
 import math
 from collections.abc import Mapping
@@ -43,21 +43,25 @@ class Watch:
                 raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
-def value_problems(means: Mapping[str, float], gamma: float, step: int) -> Problems:
+def value_problems(
+    means: Mapping[str, float], value_range: tuple[float, float] | None, step: int
+) -> Problems:
     """Mean estimates that no values can have, and a V that does not tell states apart.
 
-    Rewards are in [-1, 0], so values lie in [-1 / (1 - gamma), 0]; `TOLERANCE` is for networks that
-    are not trained yet.
+    `TOLERANCE` is for networks that are not trained yet. Without a range there are no values.
     """
-    lowest = -1 / (1 - gamma)
-    margin, possible = -TOLERANCE * lowest, f"[{lowest:.4g}, 0] for gamma={gamma:g}"
+    if value_range is None:
+        return {}
+    lowest, highest = value_range
+    spread = highest - lowest
+    margin, possible = TOLERANCE * spread, f"[{lowest:.4g}, {highest:.4g}]"
     problems = {
         name: f"{name} is {means[name]:.4g}, but values lie in {possible}: "
         "look at the curves of value and critic, lower lr, or tau and expectile of the agent"
         for name in ESTIMATES
-        if name in means and not lowest - margin <= means[name] <= margin
+        if name in means and not lowest - margin <= means[name] <= highest + margin
     }
-    if step >= SETTLED and means.get("value/std", math.inf) < -FLAT * lowest:
+    if step >= SETTLED and means.get("value/std", math.inf) < FLAT * spread:
         problems["value/std"] = (
             f"value/std is {means['value/std']:.2g}, so V is nearly the same for all states and "
             "goals: it has learned nothing yet, or never will again if that lasts; lower lr"
@@ -67,7 +71,7 @@ def value_problems(means: Mapping[str, float], gamma: float, step: int) -> Probl
 
 def reward_problems(buffer: Buffer, generator: torch.Generator) -> Problems:
     """Rewards that are the same for all pairs of states and goals that training draws."""
-    rewards = buffer.rewards(buffer.draw(PAIRS, generator))
+    rewards = buffer.rewards(buffer.goals.transitions(buffer.episodes, PAIRS, generator))
     if not (rewards == rewards[0]).all():
         return {}
     return {

@@ -17,7 +17,7 @@ from common.settings.config import Config
 from common.settings.schema import show
 from common.training.acceleration import Acceleration
 from common.training.graphs import GraphUpdates
-from common.training.pipelined import JUDGES, PipelinedUpdates
+from common.training.pipelined import PipelinedUpdates
 from common.training.team import Team
 from common.training.updates import SharedUpdates, Sums, Updates
 
@@ -25,7 +25,7 @@ OLDEST_GPU = (7, 0)  # compute capability that Triton needs, which compiled code
 
 
 def choose_acceleration(config: Config, device: torch.device, processes: int = 1) -> Acceleration:
-    """What `compile`, `cudagraphs`, `autocast` and `tf32` come to on this device and machine.
+    """Decide what `compile`, `cudagraphs`, `autocast` and `tf32` mean on this device and machine.
 
     `auto` is on for CUDA and off for others; it is also off, and says so, where a compiler is
     missing. Updates that several `processes` share are not captured, which nobody has tried.
@@ -57,7 +57,7 @@ def choose_acceleration(config: Config, device: torch.device, processes: int = 1
 
 
 def _on_cuda(key: str, value: bool | str, device: torch.device) -> bool:
-    """What a switch comes to that only CUDA has: `auto` is on there."""
+    """Decide on a switch that only CUDA has: `auto` is on there."""
     cuda = device.type == "cuda"
     if value is True and not cuda:
         raise UserError(
@@ -68,7 +68,7 @@ def _on_cuda(key: str, value: bool | str, device: torch.device) -> bool:
 
 
 def _missing_tool(device: torch.device) -> str | None:
-    """What torch.compile needs on a device of this kind and does not find, in words."""
+    """Describe what torch.compile needs on a device of this kind and does not find."""
     if device.type != "cuda":  # the name that torch looks for, which CXX may change
         name = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
         return None if shutil.which(name) else f"it needs a C++ compiler and there is no {name}"
@@ -90,7 +90,7 @@ def make_updates(
     `parallel_update=auto` takes two if it pays. A `team` of several processes shares each batch.
     Raises `UserError` for what cannot be had.
     """
-    draws = Draws(buffer, agent.batch_size or config.batch_size, config.seed, agent.sampler)
+    draws = Draws(buffer, agent.batch_size or config.batch_size, config.seed, agent.wants)
     processes = team.size if team else 1
     device = agent.context.device
     acceleration = choose_acceleration(config, device, processes)
@@ -112,7 +112,7 @@ def make_updates(
         raise UserError(f"parallel_update=always is not possible: {problem}; use auto or never")
     if processes > 1:
         return SharedUpdates(agent, draws, sums, acceleration, team)
-    worthwhile = threads > 1 and not agent.context.networks.fills_threads
+    worthwhile = threads > 1 and not agent.context.networks.busy_threads
     wanted = {"always": True, "auto": worthwhile, "never": False}[config.parallel_update]
     if not wanted or problem:
         return Updates(agent, draws, sums, acceleration)
@@ -123,7 +123,7 @@ def _problem(config: Config, agent: Any, buffer: Buffer, processes: int) -> str 
     """Why critics and policies cannot be updated in two processes, if they cannot."""
     if processes > 1:
         return f"{processes} processes share each batch already"
-    if not agent.learners.keys() >= set(JUDGES):
+    if not agent.judges:
         return f"agent={agent.name} has no critics"
     if agent.context.device.type != "cpu":
         return "the device is not the CPU"

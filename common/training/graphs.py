@@ -8,12 +8,7 @@ import torch
 
 from common.data.draws import Draws
 from common.foundation.device import generator_seed
-from common.training.acceleration import (
-    WARM_UP,
-    Acceleration,
-    aside,
-    capture,
-)
+from common.training.acceleration import WARM_UP, Acceleration, aside, capture
 from common.training.updates import Sums, Updates, add
 
 

@@ -10,14 +10,8 @@ from torch import Tensor
 from agents.base import AgentContext
 from common.data.draws import Draws
 from common.foundation.processes import signals_blocked
-from common.training.acceleration import (
-    EAGER,
-    Acceleration,
-)
+from common.training.acceleration import EAGER, Acceleration
 from common.training.updates import Sums, Updates, add
-
-# The networks that the policies of an agent read and the critics' process updates.
-JUDGES = ("value", "critic")
 
 
 class PipelinedUpdates(Updates):
@@ -45,7 +39,7 @@ class PipelinedUpdates(Updates):
         shared = {name: learner.share() for name, learner in agent.learners.items()}
         context = mp.get_context("spawn")
         self._pipe, end = context.Pipe()
-        policies = {k: v for k, v in sums.items() if k.split("/")[0] not in JUDGES}
+        policies = {k: v for k, v in sums.items() if k.split("/")[0] not in agent.judges}
         for name in policies:
             del sums[name]
         arguments = (end, type(agent), agent.settings, agent.context, shared, draws, policies)
@@ -102,9 +96,9 @@ def _policy_process(
     torch.set_num_threads(threads)
     agent = Agent(settings, context)
     acceleration.apply(agent)
-    copies = {name: agent.learners[name].flat.data for name in JUDGES}  # they stay private
+    copies = {name: agent.learners[name].flat.data for name in agent.judges}  # they stay private
     for name, learner in agent.learners.items():
-        if name not in JUDGES:
+        if name not in agent.judges:
             learner.adopt(shared[name])
     pipe.send(None)
     while True:

@@ -70,11 +70,11 @@ class Team:
         return number
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all must ask."""
+        """True if the flag is set in any process; all must ask."""
         return self.largest(int(flag)) > 0
 
     def agreed(self, number: int) -> bool:
-        """Whether all processes have the same number; all must ask."""
+        """True if all processes have the same number; all must ask."""
         return self.largest(number) == -self.largest(-number)
 
     def copy_from_main(self, x: Tensor) -> None:

@@ -1,29 +1,17 @@
-"""Who computes the updates: one process, two side by side, or a team that shares each batch."""
+"""Updates in one process, or in a team that shares each batch."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from agents.base import Metrics
 from common.data.draws import Draws
 from common.foundation.device import seeded_generator
 from common.runs.checkpoint import flatten
 from common.training.acceleration import EAGER, Acceleration, CapturedUpdate
+from common.training.loop import Sums, add
 from common.training.team import Team
 
 CPU = torch.device("cpu")
-
-Sums = dict[str, Tensor]  # metric -> its sum over the updates since the last reset
-
-
-def add(sums: Sums, metrics: Metrics) -> None:
-    """Add the metrics of one update to the running sums, in place."""
-    for name, value in metrics.items():
-        if name in sums:
-            sums[name] += value
-        else:
-            sums[name] = value.clone()
 
 
 class Updates:
@@ -74,10 +62,9 @@ class SharedUpdates(Updates):
         batch, generator = self.draws(step)
         noise = self.agent.draw_noise(batch, generator)
         share = self.team.share
-        batch = type(batch)(*(x[share] for x in vars(batch).values()))
         # Dropout draws from torch's own generator.
         seed = seeded_generator(CPU, self.draws.seed, step, self.team.rank).initial_seed()
         torch.manual_seed(seed)
-        metrics = self._update(batch, tuple(x[share] for x in noise))
+        metrics = self._update(batch[share], noise[share])
         means = self.team.average(torch.stack(list(metrics.values())))
         add(self._sums, dict(zip(metrics, means.unbind(), strict=True)))

@@ -14,7 +14,9 @@ from typing import ClassVar
 import numpy as np
 
 from common.foundation.errors import UserError
+from common.settings.schema import setting
 from envs.manipobj import rules
+from envs.rendering import QUALITIES
 from envs.tabletop import table
 
 STACK_CAMERA = "side_pixels_stack"  # farther back and lower than `side_pixels`
@@ -25,29 +27,19 @@ OUT_OF_VIEW = (2.0, 2.0)  # xy of the goal of a cube that has no spot of its own
 
 
 class Mode:
-    """What all modes answer.
+    """Colours, cameras and success of an episode."""
 
-    Attributes:
-        collection: the mode that collects data for this one.
-        side_camera: the second camera of `multiview`.
-        success_distance: metres in space within which a cube counts as placed, inclusive.
-        goal_of: the cube (N,) whose target each cube has to reach.
-    """
+    collection: ClassVar[str] = "data_collection"  # mode that collects data for this one
+    side_camera: ClassVar[str] = "side_pixels"  # the second camera of `multiview`
+    success_distance: ClassVar[float] = table.SUCCESS_DISTANCE  # metres, inclusive
 
-    collection: ClassVar[str] = "data_collection"
-    side_camera: ClassVar[str] = "side_pixels"
-    success_distance: ClassVar[float] = table.SUCCESS_DISTANCE
+    def __init__(self, settings: ManipObjSettings) -> None:
+        self.settings, self.num_cubes = settings, settings.num_cubes
+        self.goal_of = np.arange(self.num_cubes)  # the cube whose target each cube has to reach
 
-    def __init__(
-        self, num_cubes: int, num_colors: int, p_push: float, p_stack: float | None = None
-    ) -> None:
-        self.num_cubes, self.num_colors = num_cubes, num_colors
-        self.p_push, self.given_p_stack = p_push, p_stack
-        self.goal_of = np.arange(num_cubes)
-
-    def colors(self, rng: np.random.Generator, random: bool) -> np.ndarray:
+    def colors(self, rng: np.random.Generator) -> np.ndarray:
         """Return each cube's index (N,) into the palette: N distinct ones, or the first N."""
-        if not random:
+        if not self.settings.random_colors:
             return np.arange(self.num_cubes)
         return rng.choice(len(table.PALETTE), self.num_cubes, replace=False)
 
@@ -91,35 +83,30 @@ class Sort(Task):
     """`task_sort`: every cube has to come near the spot of its colour, i mod K of cube i.
 
     The goal shows cube i at spot i for i < K. The others lie far out of view, in a row; in the
-    reference all at one point, inside each other.
-
-    Raises:
-        UserError: for more colours than there are spots.
+    reference all at one point, inside each other. Raises `UserError` for more colours than spots.
     """
 
     success_distance = 0.16
 
-    def __init__(
-        self, num_cubes: int, num_colors: int, p_push: float, p_stack: float | None = None
-    ) -> None:
-        if num_colors > len(SORT_SPOTS):
+    def __init__(self, settings: ManipObjSettings) -> None:
+        if settings.num_colors > len(SORT_SPOTS):
             raise UserError(
-                f"num_colors={num_colors} is too many for mode=task_sort, which has a spot for "
-                f"{len(SORT_SPOTS)}; give env_kwargs.manipobj.num_colors=K with K from 1 to "
-                f"{len(SORT_SPOTS)}"
+                f"num_colors={settings.num_colors} is too many for mode=task_sort, which has a "
+                f"spot for {len(SORT_SPOTS)}; give env_kwargs.manipobj.num_colors=K with K from 1 "
+                f"to {len(SORT_SPOTS)}"
             )
-        super().__init__(num_cubes, num_colors, p_push, p_stack)
-        self.goal_of %= num_colors
+        super().__init__(settings)
+        self.goal_of %= settings.num_colors
 
-    def colors(self, rng: np.random.Generator, random: bool) -> np.ndarray:
-        """Return the first K colours in turn, `random` or not."""
+    def colors(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the first K colours in turn, whatever `random_colors` says."""
         return self.goal_of
 
     def place(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return the spots, with random yaws."""
-        others = np.arange(max(self.num_cubes - self.num_colors, 0))
+        num_colors = self.settings.num_colors
+        others = np.arange(max(self.num_cubes - num_colors, 0))
         row = OUT_OF_VIEW + 0.1 * np.stack((0 * others, others), axis=1)
-        spots = np.concatenate((SORT_SPOTS[: self.num_colors], row))[: self.num_cubes]
+        spots = np.concatenate((SORT_SPOTS[:num_colors], row))[: self.num_cubes]
         positions = rules.stacked(spots, np.zeros(self.num_cubes))
         return positions, rng.uniform(0, 2 * np.pi, self.num_cubes)
 
@@ -129,17 +116,12 @@ class Sort(Task):
 
 @dataclass(frozen=True)
 class Target:
-    """A scripted policy's next job: which cube, by which policy, to which pose.
-
-    Attributes:
-        positions: (N, 3), where every cube's ghost is: the target's, others away or in a stack.
-        yaws: (N,), their orientation.
-    """
+    """A scripted policy's next job: which cube, by which policy, to which pose."""
 
     task: str
     cube: int
-    positions: np.ndarray
-    yaws: np.ndarray
+    positions: np.ndarray  # (N, 3) of all ghosts: the target's, others away or in a stack
+    yaws: np.ndarray  # (N,) of them
 
     @property
     def position(self) -> np.ndarray:
@@ -164,9 +146,8 @@ class Collection(Mode, ABC):
 
     def p_stack(self, rng: np.random.Generator) -> float:
         """Return how likely an episode builds on other cubes: what is given, or as published."""
-        if self.given_p_stack is not None:
-            return self.given_p_stack
-        return self.published_p_stack(rng)
+        given = self.settings.p_stack
+        return self.published_p_stack(rng) if given is None else given
 
     @abstractmethod
     def published_p_stack(self, rng: np.random.Generator) -> float:
@@ -185,7 +166,6 @@ class PickPlaceOrPush(Collection):
     """`data_collection`: single cubes are placed, on others too, or pushed."""
 
     def published_p_stack(self, rng: np.random.Generator) -> float:
-        """Return one half wherever there is a cube to build on."""
         return 0.5 if self.num_cubes > 1 else 0.0
 
     def draw(self, rng: np.random.Generator, positions: np.ndarray, p_stack: float) -> Target:
@@ -195,11 +175,9 @@ class PickPlaceOrPush(Collection):
         """
         tops = table.top_cubes(positions)
         cube = int(rng.choice(tops))
-        task = rules.PICK_PLACE if rng.uniform() < 1 - self.p_push else rules.PUSH
-        if len(tops) >= 2 and rng.uniform() < p_stack:
-            base = int(rng.choice([top for top in tops if top != cube]))
-            position = positions[base] + (0.0, 0.0, table.CUBE_HEIGHT)
-        else:
+        task = rules.PICK_PLACE if rng.uniform() < 1 - self.settings.p_push else rules.PUSH
+        position = table.on_another(rng, positions, cube, tops, p_stack)
+        if position is None:
             position = rules.free_place(rng, positions)
         return single(task, cube, self.num_cubes, position, rng)
 
@@ -215,11 +193,10 @@ class BuildStacks(Collection):
     side_camera = STACK_CAMERA
 
     def reset(self) -> None:
-        """Build no stack yet."""
         self._order = np.array([], dtype=int)  # cubes from bottom to top; empty: no stack
 
     def published_p_stack(self, rng: np.random.Generator) -> float:
-        """Draw it; here it is that of starting a stack."""
+        # of starting a stack
         ranges = {1: (0.0, 0.0), 2: (0.0, 0.25), 3: (0.9, 0.9), 4: (0.1, 0.5)}
         return rng.uniform(*ranges.get(self.num_cubes, (0.5, 0.5)))
 
@@ -279,19 +256,30 @@ TARGETS: dict[str, type[Collection]] = {
 MODES: dict[str, type[Mode]] = {**GOALS, **TARGETS}
 
 
-def make_mode(
-    name: str,
-    num_cubes: int,
-    num_colors: int,
-    p_push: float = rules.P_PUSH,
-    p_stack: float | None = None,
-) -> Mode:
-    """Return the mode `name`; raise `UserError` if there is none for these numbers."""
-    if name not in MODES:
-        raise UserError(f"mode={name} is not known; allowed: {', '.join(MODES)}")
-    if not 1 <= num_cubes <= rules.MAX_CUBES:
+@dataclass(frozen=True)
+class ManipObjSettings:
+    """Section `env_kwargs.manipobj`."""
+
+    mode: str = setting(choices=tuple(MODES))
+    reward_mode: str = setting(choices=rules.REWARD_MODES)
+    num_cubes: int = setting(low=0, high=rules.MAX_CUBES)  # 0: not chosen yet
+    num_colors: int = setting(low=1, high=len(table.PALETTE))
+    p_push: float = setting(low=0.0, high=1.0)
+    p_stack: float | None = setting(low=0.0, high=1.0)
+    random_colors: bool = setting()
+    reward_scale: float = setting()
+    visualize_info: bool = setting()
+    terminate_at_goal: bool = setting()
+    width: int = setting(low=1)
+    height: int = setting(low=1)
+    render_quality: str = setting(choices=tuple(QUALITIES), identity=False)  # the data's, if images
+
+
+def make_mode(settings: ManipObjSettings) -> Mode:
+    """Return the mode of these settings; raise `UserError` where a mode cannot have them."""
+    if settings.num_cubes < 1:
         raise UserError(
-            f"num_cubes={num_cubes} is not possible; "
+            f"num_cubes={settings.num_cubes} is not possible; "
             f"give env_kwargs.manipobj.num_cubes=N with N from 1 to {rules.MAX_CUBES}"
         )
-    return MODES[name](num_cubes, num_colors, p_push, p_stack)
+    return MODES[settings.mode](settings)

@@ -11,9 +11,8 @@ import numpy as np
 from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
 from ogbench.manipspace.oracles.markov.markov_oracle import MarkovOracle
 
-from common.foundation.errors import UserError
 from common.settings.schema import CollectSettings
-from envs.manipobj import modes, rules
+from envs.manipobj import rules
 from envs.tabletop.policies import ScriptedCollector
 
 if TYPE_CHECKING:
@@ -82,22 +81,9 @@ class PushPolicy(MarkovOracle):
 
 
 class ManipObjCollector(ScriptedCollector):
-    """Picks and places, or pushes, what the environment's target asks for.
-
-    Args:
-        env: the environment itself, without wrappers.
-        settings: noise of the collection.
-
-    Raises:
-        UserError: if the environment is not in a collection mode.
-    """
+    """Picks and places, or pushes, what the environment's target asks for."""
 
     def __init__(self, env: ManipObjEnv, settings: CollectSettings) -> None:
-        if env.mode not in modes.TARGETS:
-            raise UserError(
-                f"env_kwargs.manipobj.mode={env.mode} cannot be collected; "
-                f"allowed: {', '.join(modes.TARGETS)}"
-            )
         policies = {
             rules.PICK_PLACE: PickPlacePolicy(env=env, min_norm=settings.min_action_norm),
             rules.PUSH: PushPolicy(env=env, min_norm=settings.min_action_norm),

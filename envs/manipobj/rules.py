@@ -1,4 +1,4 @@
-"""What all cube tasks share: places, colours, distances, rewards. Plain arrays, no simulator.
+"""Places and rewards of all cube tasks. Plain arrays, no simulator.
 
 Positions are in metres in the world frame, angles in radians. "Placed" means near the target
 position, see `reward`; orientation does not count. What differs by mode: `envs/manipobj/modes.py`.
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.foundation.errors import UserError
 from envs.tabletop.table import CUBE_HEIGHT, SUCCESS_DISTANCE, TABLE_Z
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ MIN_SEPARATION = 2 * CUBE_HEIGHT * np.sqrt(2) / 2  # of two centres in xy, exclu
 
 PICK_PLACE = "pickplace_cube"
 PUSH = "push_cube"
-P_PUSH = 0.7
 
 REWARD_MODES = ("sparse", "step", "dense")
 
@@ -57,23 +55,13 @@ def stacked(xy: np.ndarray, cubes_below: np.ndarray) -> np.ndarray:
     return np.column_stack((xy, TABLE_Z + CUBE_HEIGHT * cubes_below))
 
 
-def check_reward_mode(reward_mode: str) -> None:
-    """Raise `UserError` if there is no such reward."""
-    if reward_mode not in REWARD_MODES:
-        raise UserError(
-            f"reward_mode={reward_mode} is not known; allowed: {', '.join(REWARD_MODES)}"
-        )
-
-
 def reward(
     distance: Array, mode: str, scale: float, success_distance: float = SUCCESS_DISTANCE
 ) -> Array:
     """Return the reward (...) for cubes at `distance` (..., N) metres from their targets.
 
-    A cube within `success_distance`, inclusive, is placed.
-
-    sparse: 0 if all cubes are placed, else -1; step: minus the fraction of cubes not placed;
-    dense: minus the mean distance times `scale`.
+    Placed is within `success_distance`, inclusive. sparse: 0 if all cubes are placed, else -1;
+    step: minus the fraction not placed; dense: minus the mean distance times `scale`.
     """
     if mode == "dense":
         return -scale * distance.mean(-1)

@@ -14,7 +14,6 @@ import numpy as np
 
 from common.foundation.registry import load
 from envs.rendering import open_renderer, without_backend
-from envs.tabletop import table
 from envs.tabletop.frames import draw_poses
 
 with without_backend():
@@ -26,12 +25,7 @@ EFFECTOR = slice(12, 15)  # columns of its xyz
 
 
 class Episodes(ManipSpaceEnv):
-    """Derive from it and, after it, from an environment of OGBench.
-
-    Args:
-        cubes: their number.
-        **kwargs: arguments of OGBench's environment.
-    """
+    """Derive from it and, after it, from an environment of OGBench, whose arguments it takes."""
 
     def __init__(self, cubes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -50,9 +44,7 @@ class Episodes(ManipSpaceEnv):
         Differs from OGBench, which takes the few random actions before a goal is recorded, and a
         task that is not given, from generators that `seed` does not reach.
 
-        Args:
-            seed: seeds every draw of this episode and, in turn, of the following ones.
-            options: OGBench's: `{"task_id": 1 to 5}`, `{"render_goal": True}`, `task_info`.
+        The options are OGBench's: `{"task_id": 1 to 5}`, `{"render_goal": True}`, `task_info`.
         """
         if seed is not None:
             self.action_space.seed(seed)
@@ -80,11 +72,7 @@ class Episodes(ManipSpaceEnv):
         return self.render(**kwargs)
 
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
-        """Draw `frame` with a subgoal: its cubes as ghosts, its effector as a small sphere.
-
-        Args:
-            state: OGBench's vector; buttons, drawer and window are not drawn.
-        """
+        """Draw `frame` with a subgoal (OGBench's vector): cubes as ghosts, effector as a sphere."""
         state = np.asarray(state, dtype=np.float64)
         return self.frame(scene_callback=lambda scene: self._draw_subgoal(scene, state))
 
@@ -93,9 +81,8 @@ class Episodes(ManipSpaceEnv):
         rows = state[AGENT_DIM:end].reshape(self.cubes, CUBE_DIM)
         lengths = np.linalg.norm(rows[:, 3:7], axis=1, keepdims=True)
         colors = self._cube_colors[: self.cubes] if self.cubes else ()
-        effector = state[EFFECTOR] / table.XYZ_SCALE + table.CENTER
-        positions = rows[:, :3] / table.XYZ_SCALE + table.CENTER
-        draw_poses(scene, positions, rows[:, 3:7] / np.maximum(lengths, 1e-6), colors, effector)
+        quaternions = rows[:, 3:7] / np.maximum(lengths, 1e-6)
+        draw_poses(scene, rows[:, :3], quaternions, colors, state[EFFECTOR])
 
     def close(self) -> None:
         """Free the OpenGL context, if there is one."""

@@ -11,7 +11,7 @@ VISUAL = "visual-"
 
 @dataclass(frozen=True)
 class Table:
-    """What an environment has: `slides` are drawer and window, `steps` its limit of an episode."""
+    """Things on a table: `slides` are drawer and window, `steps` the limit of an episode."""
 
     steps: int
     cubes: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ import gymnasium as gym
 import numpy as np
 
 from common.foundation.errors import UserError
-from common.settings.schema import CollectSettings, setting
-from envs.base import Collector, World
+from common.settings.schema import setting
+from envs.base import ActionSpec, GoalWorld
 from envs.ogbench.tasks import TABLES, TASKS
 from envs.scene.world import DRAWER_TO_ENTITY, FIXED, WINDOW_TO_ENTITY
-from envs.tabletop.table import SUCCESS_DISTANCE, distances
+from envs.tabletop import table
+from envs.tabletop.table import CUBE_JOINTS, ROBOT_JOINTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +30,7 @@ ARM_ORDER = [*range(12, 19), *range(12)]  # gripper opening, contact, joint posi
 CUBE_ORDER = [0, 1, 2, 7, 8, 3, 4, 5, 6]  # quaternion wxyz
 BUTTON_COLUMNS = slice(5, 9)  # of a button's entity: off, on, depth, velocity
 ON, VELOCITY = 6, 8
-# Columns of qpos before the first cube, and those of a cube; then buttons, drawer and window.
-ROBOT_JOINTS, CUBE_JOINTS = 14, 7
-ROBOT_SPEEDS, CUBE_SPEEDS = 14, 6  # the same of qvel
+ROBOT_SPEEDS, CUBE_SPEEDS = 14, 6  # columns of qvel, as ROBOT_JOINTS and CUBE_JOINTS of qpos
 IMAGE = (64, 64, 3)
 
 
@@ -42,16 +41,11 @@ class OGBenchSettings:
     terminate_at_goal: bool = setting()
 
 
-class OGBenchWorld(World):
+class OGBenchWorld(GoalWorld):
     """One of OGBench's environments: cubes, a scene with buttons, drawer and window, or a puzzle.
 
-    Letters: N cubes, K buttons, W slides (drawer and window, or none).
-
-    Args:
-        task: the name of one of OGBench's datasets.
-
-    Raises:
-        UserError: for two cameras.
+    `task` is the name of one of its datasets. Letters: N cubes, K buttons, W slides (drawer and
+    window, or none). Raises `UserError` for two cameras.
     """
 
     section = "ogbench"
@@ -61,7 +55,7 @@ class OGBenchWorld(World):
     eval_tasks = (1, 2, 3, 4, 5)
     packages = ("ogbench", "mujoco", "dm_control", "gymnasium", "numpy")
     metrics = ("success", "success_frac", "episode_reward", "episode_length")
-    action_dim = 5
+    actions = ActionSpec(5)
 
     def __init__(
         self, task: str, settings: OGBenchSettings, *, max_episode_steps: int, multiview: bool
@@ -76,33 +70,26 @@ class OGBenchWorld(World):
         objects = CUBE_DIM * cubes + BUTTON_DIM * buttons + SLIDE_DIM * slides
         self.state_dim = AGENT_DIM + objects
         self.entity_dim = AGENT_DIM
-        names = (*(f"cube_{i}" for i in range(cubes)), *(f"button_{i}" for i in range(buttons)))
-        self.entity_names = ("agent", *names, *("drawer", "window")[:slides])
-        self.num_entities = len(self.entity_names)
+        self.entity_names = table.entity_names(cubes, buttons, slides)
         # An agent that knows the identities of eight cubes can act on any number of them.
-        family = [table.cubes for table in TABLES.values() if table.buttons == buttons]
+        family = [other.cubes for other in TABLES.values() if other.buttons == buttons]
         self.max_identities = self.num_entities - cubes + max(family)
         self.reward_fields = ("qpos",) * bool(cubes) + ("button_states",) * bool(buttons)
 
     @classmethod
     def defaults(cls, task: str) -> dict[str, Any]:
-        """Return what `null` in `config.yaml` stands for: OGBench's own dataset and limit."""
         return {"train_dataset_name": task, "max_episode_steps": TASKS[task].table.steps}
 
     @classmethod
     def of_task(cls, task: str, settings: OGBenchSettings, **arguments: Any) -> OGBenchWorld:
-        """Return the world of a `task`, the name of one of OGBench's datasets."""
         return cls(task, settings, **arguments)
 
-    def make(self, pixels: bool = False) -> gym.Env:
-        """Return the environment; its name decides what it observes."""
+    def simulator(self, pixels: bool) -> gym.Env:
         from envs.ogbench.env import make_env
 
-        env = make_env(self.environment, self.table.cubes, **vars(self.settings))
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
+        return make_env(self.environment, self.table.cubes, **vars(self.settings))
 
     def observation_problem(self, kind: str, pixels: bool) -> str | None:
-        """Return why an agent cannot see this world so, with what to do, or None if it can."""
         if self.visual and not pixels:
             return f"task={self.name} has images only; use obs=rgb, or the task without visual-"
         if pixels and not self.visual:
@@ -111,35 +98,17 @@ class OGBenchWorld(World):
             return f"task={self.name} is not made of entities; use obs=state"
         return None
 
-    def summarise(
-        self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
-    ) -> dict[str, float]:
-        """Reduce one episode to `metrics`; success is that of the last step, as OGBench has it."""
-        return {
-            "success": float(history[-1]["success"]),
-            "success_frac": float(history[-1]["success_frac"]),
-            "episode_reward": float(sum(rewards)),
-            "episode_length": float(len(rewards)),
-        }
-
     # Data.
 
     def collect_overrides(self) -> list[str]:
-        """Return the settings that name this world."""
         return ["ogbench=true", *super().collect_overrides()]
 
     def check_collects(self) -> None:
-        """Refuse: OGBench publishes its data."""
         raise UserError(
             f"task={self.name} collects nothing; get its data with `{self.download_command()}`"
         )
 
-    def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
-        """Refuse, as `check_collects` does."""
-        raise UserError(f"task={self.name} has no scripted policies here")
-
     def download_command(self) -> str:
-        """Return OGBench's own command for its data."""
         return f"python -c \"import ogbench; ogbench.download_datasets(['{self.name}'])\""
 
     def compatible(self, header: Mapping[str, Any]) -> str | None:
@@ -150,11 +119,10 @@ class OGBenchWorld(World):
         return None
 
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and type of one row of every column of OGBench's files."""
         others = self.table.buttons + self.table.slides
         columns = {
             "observations": (IMAGE, "uint8") if self.visual else ((self.state_dim,), "float32"),
-            "actions": ((self.action_dim,), "float32"),
+            "actions": ((self.actions.size,), "float32"),
             "terminals": ((), "bool"),
             "qpos": ((ROBOT_JOINTS + CUBE_JOINTS * self.table.cubes + others,), "float32"),
             "qvel": ((ROBOT_SPEEDS + CUBE_SPEEDS * self.table.cubes + others,), "float32"),
@@ -164,13 +132,8 @@ class OGBenchWorld(World):
         return columns
 
     def qpos_layout(self) -> dict[str, Any]:
-        """Return the columns [first, end) of qpos by name."""
-        layout = {"arm": [0, 6], "gripper": [6, ROBOT_JOINTS]}
-        start = ROBOT_JOINTS
-        for name in self.entity_names[1:]:
-            end = start + (CUBE_JOINTS if name.startswith("cube") else 1)
-            layout[name], start = [start, end], end
-        return layout
+        names = self.entity_names[1:]
+        return table.qpos_layout((name, CUBE_JOINTS if "cube" in name else 1) for name in names)
 
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         """Return 0 where OGBench would call `rows` a success with the goal `goals`, else -1: (B,).
@@ -180,26 +143,21 @@ class OGBenchWorld(World):
         """
         placed = []
         if self.table.cubes:
-            now, goal = self._cube_positions(rows["qpos"]), self._cube_positions(goals["qpos"])
-            placed.append((distances(now, goal) <= SUCCESS_DISTANCE).all(1))
+            xyz = (table.cube_positions(each["qpos"], self.table.cubes) for each in (rows, goals))
+            placed.append((table.distances(*xyz) <= table.SUCCESS_DISTANCE).all(1))
         if self.table.buttons:
             placed.append((rows["button_states"] == goals["button_states"]).all(1))
         if self.table.slides:
             apart = (rows["qpos"] - goals["qpos"])[:, -self.table.slides :].abs()
-            placed.append((apart <= SUCCESS_DISTANCE).all(1))
+            placed.append((apart <= table.SUCCESS_DISTANCE).all(1))
         return functools.reduce(operator.and_, placed) * 1.0 - 1.0
-
-    def _cube_positions(self, qpos: Tensor) -> Tensor:
-        """Return xyz (B, N, 3) in metres from qpos (B, Q)."""
-        end = ROBOT_JOINTS + CUBE_JOINTS * self.table.cubes
-        return qpos[:, ROBOT_JOINTS:end].unflatten(1, (-1, CUBE_JOINTS))[..., :3]
 
     def replay(self, env: gym.Env, row: Mapping[str, np.ndarray]) -> np.ndarray:
         """Draw a stored `qpos`, with `button_states` where there are buttons."""
-        table = env.unwrapped
+        bare = env.unwrapped
         buttons = [row["button_states"]] if self.table.buttons else []
-        table.set_state(row["qpos"], np.zeros(table.model.nv), *buttons)
-        return table.frame()
+        bare.set_state(row["qpos"], np.zeros(bare.model.nv), *buttons)
+        return bare.frame()
 
     # Entities, of cubes and scene.
 

@@ -1,10 +1,9 @@
 """Pictures of the plane: the pixels that pymunk's pygame debug drawing would set, and only those.
 
-The reference draws on a surface of 512 x 512 pixels with pygame and keeps every 4th one. This draws
-the kept ones alone, by the same rules in whole numbers: each rectangle of a piece is a filled
-polygon whose edges are drawn over as fat segments. So neither pygame nor OpenCV is needed, and a
-picture takes a fraction of a millisecond. Only where a piece crosses the border of the picture can
-single pixels differ from pygame's, which clips lines before it rounds them.
+The reference draws 512 x 512 pixels with pygame and keeps every 4th one. This draws the kept ones
+alone, in a fraction of a millisecond, by the same rules in whole numbers: each rectangle of a piece
+is a filled polygon whose edges are drawn over as fat segments. Only where a piece crosses the
+border can single pixels differ from pygame's, which clips lines before it rounds them.
 
 Letters: K rectangles, W side of a rectangle's window in samples. A sample is a pixel of the small
 picture; coordinates are those of the large surface, and a span is (first, last), both included.
@@ -48,16 +47,11 @@ INDICES = {name: 1 + index for index, name in enumerate(rules.PIECES)}
 
 @dataclass(frozen=True)
 class Shapes:
-    """The rectangles of some pieces, one after another.
+    """The rectangles of some pieces, one after another."""
 
-    Attributes:
-        corners: (K, 4, 2) around the origin of their piece.
-        owner: (K,) which of the pieces a rectangle belongs to. color: (K,) palette index.
-    """
-
-    corners: np.ndarray
-    owner: np.ndarray
-    color: np.ndarray
+    corners: np.ndarray  # (K, 4, 2) around the origin of their piece
+    owner: np.ndarray  # (K,) the piece that a rectangle belongs to
+    color: np.ndarray  # (K,) palette index
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Shapes:
@@ -91,7 +85,7 @@ class Painter:
         self._walls = self._wall_mask()
 
     def _wall_mask(self) -> np.ndarray:
-        """Which pixels (size, size) are wall: a frame of fat segments that end in discs."""
+        """Pixels (size, size) that are wall: a frame of fat segments that end in discs."""
         at = self._stride * np.arange(self.size)
         across = np.minimum(abs(at - WALL_LOW), abs(at - WALL_HIGH)) <= WALL_RADIUS
         along = (at >= WALL_LOW) & (at <= WALL_HIGH)
@@ -180,7 +174,7 @@ class Painter:
 
 
 def _between(at: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """Which samples `at` (..., W) lie in the spans (2, ..., W) of rows or columns: (..., W, W)."""
+    """Samples `at` (..., W) that lie in the spans (2, ..., W) of rows or columns: (..., W, W)."""
     first, last = spans[..., None]
     at = at[..., None, :]
     return (at >= first) & (at <= last)

@@ -1,7 +1,7 @@
 """The environment `pushtetris-v0`: a round agent pushes Tetris pieces onto the marks of a picture.
 
 An episode has N different pieces. Success is measured in the picture: the share of a piece's goal
-pixels that show the piece. Rules, simulation and drawing are in files of their own.
+pixels that show the piece.
 
 Differs from the reference: all draws come from `np_random`, so `reset(seed=...)` reproduces an
 episode; colours go by the piece, so a shorter `object_list` works; `info` has no frames, and what
@@ -10,8 +10,7 @@ only a task needs is not computed in a collection; actions are float32, as data 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +18,9 @@ import numpy as np
 from envs.pushtetris import rules
 from envs.pushtetris.drawing import INDICES, PALETTE, Painter, Shapes
 from envs.pushtetris.physics import Plane
+
+if TYPE_CHECKING:
+    from envs.pushtetris.world import PushTetrisSettings
 
 OB_TYPES = ("states", "pixels")
 TARGET_STEPS = 100  # control steps of a collection between two draws of the target piece
@@ -29,41 +31,27 @@ class PushTetrisEnv(gym.Env):
     """One to seven pieces that an agent has to push to goal poses.
 
     Args:
-        mode: "task" (reach a goal) or "data_collection" (no reward, a target piece instead).
+        settings: the world's section of the configuration; it has N pieces of K kinds.
         ob_type: what `reset` and `step` return: "states" ((N + 1) (4 + K),) float32, see
             `rules.state_vector`, or "pixels" (size, size, 3) uint8.
-        reward_mode: "sparse", "step" or "dense", see `rules.reward`.
-        object_list: the K kinds of pieces that episodes draw from.
-        num_objects: N, at most K: an episode has no piece twice.
-        render_size: side of pictures in pixels, a divisor of 512.
-        visualize_target: show goal poses as grey pieces in every picture (in a collection only that
-            of the target piece).
         render_mode: None or "rgb_array".
-
-    Raises:
-        UserError: for an unknown mode, reward mode or piece, and for too many pieces.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
         self,
-        mode: str = rules.TASK,
+        settings: PushTetrisSettings,
         ob_type: str = "states",
-        reward_mode: str = "step",
-        object_list: Sequence[str] = tuple(rules.PIECES),
-        num_objects: int = 3,
-        render_size: int = 128,
-        visualize_target: bool = False,
         render_mode: str | None = None,
     ) -> None:
-        rules.check(mode, reward_mode, num_objects, object_list)
         if ob_type not in OB_TYPES:
             raise ValueError(f"ob_type must be one of {OB_TYPES}, not {ob_type!r}")
-        self.mode, self.ob_type, self.reward_mode = mode, ob_type, reward_mode
-        self.object_list, self.num_objects = tuple(object_list), num_objects
+        self.mode, self.ob_type, self.reward_mode = settings.mode, ob_type, settings.reward_mode
+        self.object_list, self.num_objects = settings.object_list, settings.num_objects
         self.render_mode = render_mode
-        self._visualize_target = visualize_target
+        self._visualize_target = settings.visualize_target
+        render_size = settings.render_size
         self._painter = Painter(render_size)
         self._chamfer_scale = rules.PLANE / render_size / rules.TYPICAL_CHAMFER
         self.action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -71,7 +59,7 @@ class PushTetrisEnv(gym.Env):
             shape = (render_size, render_size, 3)
             self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
         else:
-            shape = ((num_objects + 1) * self._row_dim,)
+            shape = ((self.num_objects + 1) * self._row_dim,)
             self.observation_space = gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
 
     @property
@@ -84,12 +72,7 @@ class PushTetrisEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode.
-
-        Args:
-            seed: seeds every draw of this episode and, in turn, of the following ones.
-            options: `{"render_goal": True}` adds a frame of the goal to the info.
-        """
+        """Start an episode; the option `{"render_goal": True}` adds a frame of the goal."""
         super().reset(seed=seed)
         self._kinds = self.np_random.choice(len(self.object_list), self.num_objects, replace=False)
         self._names = [self.object_list[kind] for kind in self._kinds]

@@ -17,22 +17,11 @@ if TYPE_CHECKING:
 class ConstrainedRandom:
     """Uniformly random moves that stay within 100 units of the environment's target piece.
 
-    The policy is random by itself: no noise is added, whatever the settings say of it.
-
-    Args:
-        env: the environment itself, without wrappers.
-        settings: of the collection.
-
-    Raises:
-        UserError: if the environment is not in its collection mode, and for play data.
+    The policy is random by itself: no noise is added, whatever the settings say of it. Raises
+    `UserError` for play data.
     """
 
     def __init__(self, env: PushTetrisEnv, settings: CollectSettings) -> None:
-        if env.mode != rules.COLLECTION:
-            raise UserError(
-                f"env_kwargs.pushtetris.mode={env.mode} cannot be collected; "
-                f"set env_kwargs.pushtetris.mode={rules.COLLECTION}"
-            )
         if settings.dataset_type != "noisy":
             raise UserError(
                 f"dataset_type={settings.dataset_type} is not possible with pushtetris-v0, "

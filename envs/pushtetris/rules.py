@@ -1,4 +1,4 @@
-"""What Push-Tetris is: pieces, colours, places, success, rewards. Plain arrays, no simulator.
+"""Pieces, colours, places, success and rewards of Push-Tetris. Plain arrays, no simulator.
 
 The plane is a square of 512 x 512 units, x to the right, y down, angles in radians from x to y.
 Everything about success is counted in pixels of the square picture of the plane: where a piece is
@@ -7,13 +7,10 @@ to be is known by the pixels that it shows. N pieces, M = size * size / 8 bytes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-
-from common.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,24 +72,6 @@ PIECES = {
     "J": Piece((255, 165, 0), ((0, 30, 0, 60), (0, 60, -30, 0))),
     "T": Piece((160, 32, 240), ((-45, 45, 0, 30), (-15, 15, 30, 60))),
 }
-
-
-def check(mode: str, reward_mode: str, num_objects: int, object_list: Sequence[str]) -> None:
-    """Raise `UserError` if there is no such environment."""
-    for name, value, allowed in (
-        ("mode", mode, MODES),
-        ("reward_mode", reward_mode, REWARD_MODES),
-        *(("a piece of object_list", piece, tuple(PIECES)) for piece in object_list),
-    ):
-        if value not in allowed:
-            raise UserError(f"{name}={value} is not known; allowed: {', '.join(allowed)}")
-    if len(set(object_list)) < len(object_list):
-        raise UserError(f"object_list={','.join(object_list)} names a piece twice; give each once")
-    if not 1 <= num_objects <= len(object_list):
-        raise UserError(
-            f"num_objects={num_objects} is not possible with an object_list of "
-            f"{len(object_list)} pieces; allowed: 1 to their number, each is used once"
-        )
 
 
 def scattered(rng: np.random.Generator, num_objects: int) -> np.ndarray:

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import numpy as np
-import torch
-from torch import Tensor
 
 from common.foundation.errors import UserError
-from common.settings.schema import CollectSettings, setting, show
-from envs.base import Collector, World
+from common.foundation.registry import load
+from common.settings.schema import setting, show
+from envs.base import ActionSpec, GoalWorld
 from envs.pushtetris import rules
-
-# Sums of neighbouring bits, in fields of 2, 4 and 8 bits of a 64-bit word.
-_PAIRS, _NIBBLES, _BYTES = 0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F
-_ADD_BYTES = 0x0101010101010101
-
-
-def count_bits(masks: Tensor) -> Tensor:
-    """Number of ones in the last axis: (..., M) uint8, M a multiple of 8 -> (...) int64.
-
-    Eight bytes at a time and in place where it can be: several times faster on a CPU than looking
-    up each byte in a table.
-    """
-    words = masks.contiguous().view(torch.int64)
-    words = words - (words >> 1).bitwise_and_(_PAIRS)
-    words = (words >> 2).bitwise_and_(_NIBBLES).add_(words & _NIBBLES)
-    words = (words >> 4).add_(words).bitwise_and_(_BYTES)
-    return words.mul_(_ADD_BYTES).bitwise_right_shift_(56).sum(dim=-1)
-
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CENTER = rules.PLANE / 2
-LAST_STEP_METRICS = ("success", "success_frac", "final_coverage", "max_coverage")
-LAST_STEP_METRICS += ("final_chamfer", "min_chamfer")
+# Sums of neighbouring bits, in fields of 2, 4 and 8 bits of a 64-bit word.
+PAIRS, NIBBLES, BYTES = 0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F
+ADD_BYTES = 0x0101010101010101
 
 
 @dataclass(frozen=True)
 class PushTetrisSettings:
-    """Section `env_kwargs.pushtetris`; see `envs.pushtetris.env.PushTetrisEnv`."""
+    """Section `env_kwargs.pushtetris`."""
 
     mode: str = setting(choices=rules.MODES)
     reward_mode: str = setting(choices=rules.REWARD_MODES)
@@ -53,86 +35,75 @@ class PushTetrisSettings:
     visualize_target: bool = setting()
     render_size: int = setting(choices=(64, 128, 256, 512))
 
+    def __post_init__(self) -> None:
+        """Raise `UserError` for more pieces than kinds, and for a kind named twice."""
+        kinds = self.object_list
+        if len(set(kinds)) < len(kinds):
+            raise UserError(f"object_list={','.join(kinds)} names a piece twice; give each once")
+        if self.num_objects > len(kinds):
+            raise UserError(
+                f"num_objects={self.num_objects} is not possible with an object_list of "
+                f"{len(kinds)} pieces; allowed: 1 to their number, each is used once"
+            )
 
-class PushTetris(World):
-    """One to seven Tetris pieces and a round agent that pushes them; entity 0 is the agent.
 
-    Raises:
-        UserError: for more pieces than kinds, for a piece named twice, and for two cameras.
-    """
+class PushTetris(GoalWorld):
+    """One to seven Tetris pieces and a round agent, entity 0. Refuses two cameras."""
 
     name = "pushtetris-v0"
     section = "pushtetris"
     Settings = PushTetrisSettings
     dataset = "push-tetris-constrained_random-v0"
     packages = ("pymunk", "gymnasium", "numpy")
-    metrics = (*LAST_STEP_METRICS, "episode_reward", "episode_length", "interaction_rate")
+    environment = "envs.pushtetris.env:PushTetrisEnv"
+    policies = "envs.pushtetris.policies:ConstrainedRandom"
+    metrics = (
+        *("success", "success_frac", "final_coverage", "max_coverage"),
+        *("final_chamfer", "min_chamfer"),
+        *("episode_reward", "episode_length", "interaction_rate"),
+    )
+    of_data = ("num_objects", "object_list", "render_size")
     reward_fields = ("image_bitmasks",)
     identifies_entities = True
     needs_opengl = False
+    actions = ActionSpec(2)
 
     def __init__(
         self, settings: PushTetrisSettings, *, max_episode_steps: int, multiview: bool = False
     ) -> None:
         kinds = settings.object_list
-        rules.check(settings.mode, settings.reward_mode, settings.num_objects, kinds)
         if multiview:
             raise UserError("multiview=true is not possible: pushtetris-v0 has one view")
         super().__init__(settings, max_episode_steps=max_episode_steps)
         self.num_objects = settings.num_objects
-        self.num_entities = self.num_objects + 1
         self.max_identities = 1 + len(kinds)
         self.reward_within_episode = len(kinds) > 1  # other episodes' masks may be of other pieces
+        self.entity_names = ("agent", *(f"piece_{i}" for i in range(self.num_objects)))
         self.row_dim = rules.POSE_DIM + self.max_identities  # of the state
         self.state_dim = self.num_entities * self.row_dim
         self.entity_dim = self.row_dim + 1
-        self.action_dim = 2
-        self.entity_names = ("agent", *(f"piece_{i}" for i in range(self.num_objects)))
 
     def collect_overrides(self) -> list[str]:
-        """Return the settings of `collect.py`, as overrides, that make data for this world."""
         section = f"env_kwargs.{self.section}"
-        overrides = [f"{section}.mode={rules.COLLECTION}"]
+        overrides = [f"{section}.mode={self.collect_mode}"]
         overrides += [f"{section}.num_objects={self.num_objects}"]
         if self.settings.object_list != tuple(rules.PIECES):
             overrides += [f"{section}.object_list={show(self.settings.object_list)}"]
         return [*super().collect_overrides(), *overrides]
 
-    def make(self, pixels: bool = False) -> gym.Env:
-        """Return the environment; observations are images if `pixels`, else states."""
-        from envs.pushtetris.env import PushTetrisEnv
-
-        env = PushTetrisEnv(
-            **vars(self.settings),
-            ob_type="pixels" if pixels else "states",
-            render_mode="rgb_array",
-        )
-        return gym.wrappers.TimeLimit(env, self.max_episode_steps)
-
-    def compatible(self, header: Mapping[str, Any]) -> str | None:
-        """Return None if data with this header fits, else what differs, in one line."""
-        if header["environment"] != self.name:
-            return f"the data is of environment {header['environment']}, not of {self.name}"
-        for key in ("num_objects", "object_list", "render_size"):
-            have, want = header["settings"][key], getattr(self.settings, key)
-            if show(have) != show(want):
-                return f"the data has {key}={show(have)}, this environment {key}={show(want)}"
-        return None
+    def simulator(self, pixels: bool) -> gym.Env:
+        ob_type = "pixels" if pixels else "states"
+        return load(self.environment)(self.settings, ob_type=ob_type, render_mode="rgb_array")
 
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and type of one row of every stored column."""
         size = self.settings.render_size
         columns = {
-            "actions": ((self.action_dim,), "float32"),
+            "actions": ((self.actions.size,), "float32"),
             "terminals": ((), "bool"),
             "state_observations": ((self.state_dim,), "float32"),
             "image_bitmasks": ((self.num_objects, size * size // 8), "uint8"),
         }
         return columns | ({"observations": ((size, size, 3), "uint8")} if pixels else {})
-
-    def qpos_layout(self) -> dict[str, Any]:
-        """Return nothing: this world stores no `qpos`."""
-        return {}
 
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         """Return the reward (B,) float32 for `image_bitmasks` (B, N, M) of rows and goals.
@@ -140,7 +111,6 @@ class PushTetris(World):
         The same formulas as the environment's own reward, see `rules.reward`. Pieces are matched
         by row, so a goal must be of the same episode.
         """
-
         seen, wanted = rows["image_bitmasks"], goals["image_bitmasks"]
         covered = rules.coverage(count_bits(seen & wanted), count_bits(wanted))
         return rules.reward(covered, self.settings.reward_mode)
@@ -171,32 +141,10 @@ class PushTetris(World):
         """Return x and y (..., N, 2) of the pieces, scaled as in `state_entities`."""
         return self.state_entities(state)[..., 1:, :2]
 
-    def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
-        """Return the random agent that stays near a target piece; the mode must be a collection."""
-        from envs.pushtetris.policies import ConstrainedRandom
-
-        return ConstrainedRandom(env.unwrapped, settings)
-
-    def summarise(
-        self, history: Sequence[Mapping[str, Any]], rewards: Sequence[float]
-    ) -> dict[str, float]:
-        """Reduce one episode to `metrics`; success is that of the last step."""
-        moved = [bool(info["was_agent_object_interaction"]) for info in history]
-        return {name: float(history[-1][name]) for name in LAST_STEP_METRICS} | {
-            "episode_reward": float(sum(rewards)),
-            "episode_length": float(len(rewards)),
-            "interaction_rate": sum(moved) / len(moved),
-        }
-
     def statistics(
         self, columns: Mapping[str, np.ndarray], lengths: np.ndarray
     ) -> dict[str, float]:
-        """Return figures of collected data (spec: environments 12).
-
-        Args:
-            columns: `state_observations` (R, S) and `actions` (R, 2) of whole episodes.
-            lengths: their numbers of rows (E,), which sum to R.
-        """
+        """Return figures on motion, from `state_observations` and `actions`."""
         rows = columns["state_observations"].reshape(-1, self.num_entities, self.row_dim)
         first = np.cumsum(lengths) - lengths
         inside = np.delete(np.arange(len(rows)), first + lengths - 1)  # rows with a next one
@@ -208,3 +156,18 @@ class PushTetris(World):
             "mean_abs_action": float(np.abs(columns["actions"]).mean()),
             "piece_displacement": float(np.linalg.norm(displacement, axis=-1).mean()),
         }
+
+
+def count_bits(masks: Tensor) -> Tensor:
+    """Number of ones in the last axis: (..., M) uint8, M a multiple of 8 -> (...) int64.
+
+    Eight bytes at a time and in place where it can be: several times faster on a CPU than looking
+    up each byte in a table.
+    """
+    import torch  # workers import this file and do without
+
+    words = masks.contiguous().view(torch.int64)
+    words = words - (words >> 1).bitwise_and_(PAIRS)
+    words = (words >> 2).bitwise_and_(NIBBLES).add_(words & NIBBLES)
+    words = (words >> 4).add_(words).bitwise_and_(BYTES)
+    return words.mul_(ADD_BYTES).bitwise_right_shift_(56).sum(dim=-1)

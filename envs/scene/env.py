@@ -1,9 +1,8 @@
 """The environment behind the task `visual-scene-v0`: OGBench's scene with other tasks and rules.
 
-A UR5e arm with a Robotiq gripper moves a cube (or two), presses two buttons, and opens and closes a
-drawer and a window that the buttons lock (20 actions a second). Robot, control, physics and
-observation vector are OGBench's `SceneEnv`; tasks, success, reward, cameras and the arm's starts
-follow the HECRL benchmark (`envs/scene/rules.py`).
+The arm moves a cube (or two), presses two buttons, and opens and closes a drawer and a window that
+the buttons lock. Robot, control, physics and observation vector are OGBench's `SceneEnv`; tasks,
+success, reward, cameras and the arm's starts follow the HECRL benchmark (`envs/scene/rules.py`).
 """
 
 from __future__ import annotations
@@ -15,97 +14,26 @@ import numpy as np
 from common.foundation.errors import UserError
 from envs.scene import rules
 from envs.scene.simulation import SceneTable
-from envs.tabletop.simulation import FULL_AGENT_DIM, FULL_CUBE_DIM
 from envs.tabletop.table import AWAY, MOVED_DISTANCE, distances
 
 
 class VisualSceneEnv(SceneTable):
     """A cube, two buttons, a drawer and a window that a robot arm has to bring to a goal.
 
-    Args:
-        mode: "task" (one of the five tasks of `rules.TASKS`) or "data_collection" (scripted).
-        ob_type: what `reset` and `step` return as observation: "states" (OGBench's, 31 + 9 N,)
-            float64, "states_clean" (12 + 5 N,) float64, or "pixels" uint8 (height, width, 3),
-            with `multiview` (2, height, width, 3).
-        reward_mode: "sparse" or "step", see `rules.reward`.
-        num_cubes: N, 1 or 2.
-        terminate_at_goal: end the episode on success, else only the time limit ends it.
-        visualize_info: show the cubes' targets as translucent cubes, and cubes in place paler.
-        published_drawer_rule: see `rules.draw_target`.
-        multiview: frames of a front and a side camera instead of the front camera alone.
-        render_mode: None or "rgb_array".
-        width, height: size of one camera's image in pixels.
-        render_quality: a key of `envs.rendering.QUALITIES`.
-        physics_timestep, control_timestep: seconds per simulation step and per action.
-
-    Raises:
-        UserError: for an unknown mode, reward mode or number of cubes, and by `reset`, `step`
-            and `render` if frames are wanted and cannot be drawn.
+    Differs from the reference: a task that is not chosen is drawn from `np_random`, not from
+    numpy's global generator. Under the option `{"task_id": 1 to 5}` of `reset` it is chosen (mode
+    "task"); `UserError` if it does not exist.
     """
-
-    def __init__(
-        self,
-        mode: str = "task",
-        ob_type: str = "states",
-        reward_mode: str = "sparse",
-        num_cubes: int = 1,
-        terminate_at_goal: bool = False,
-        visualize_info: bool = False,
-        published_drawer_rule: bool = False,
-        multiview: bool = False,
-        render_mode: str | None = None,
-        width: int = 200,
-        height: int = 200,
-        render_quality: str = "full",
-        physics_timestep: float = 0.002,
-        control_timestep: float = 0.05,
-    ) -> None:
-        rules.check(mode, reward_mode, num_cubes)
-        super().__init__(
-            num_cubes,
-            ("front_pixels", "side_pixels") if multiview else ("front_pixels",),
-            ob_type=ob_type,
-            render_quality=render_quality,
-            mode=mode,
-            terminate_at_goal=terminate_at_goal,
-            visualize_info=visualize_info,
-            physics_timestep=physics_timestep,
-            control_timestep=control_timestep,
-            width=width,
-            height=height,
-        )
-        self.mode = mode
-        self.reward_mode = reward_mode
-        self.render_mode = render_mode
-        self._published_drawer_rule = published_drawer_rule
-        full = FULL_AGENT_DIM + FULL_CUBE_DIM * num_cubes + 4 * rules.BUTTONS + 4
-        self._make_spaces({"states": full, "states_clean": rules.state_dim(num_cubes)})
 
     # Episodes.
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode.
-
-        Differs from the reference: a task that is not chosen is drawn from `np_random`, not from
-        numpy's global generator.
-
-        Args:
-            seed: seeds every draw of this episode and, in turn, of the following ones.
-            options: `{"task_id": 1 to 5}` chooses the task (mode "task"), `{"render_goal": True}`
-                adds a frame of the goal to the info.
-
-        Raises:
-            UserError: for a task that does not exist.
-        """
-        self._restart(seed)
-        if self.mode == "task":
-            self._start_task(options or {})
+    def _begin(self, options: dict[str, Any]) -> None:
+        """Start a task or a collection."""
+        if self._mode == "task":
+            self._start_task(options)
         else:
             self._start_collection()
         self._recolor(rules.in_place(self._objects(), self._target).cubes)
-        return self._observe(), self.get_reset_info()
 
     def _start_task(self, options: dict[str, Any]) -> None:
         """Choose a task, record its goal, and go to its start, displaced a little."""
@@ -118,16 +46,15 @@ class VisualSceneEnv(SceneTable):
         task = rules.TASKS[task_id]
         order = self.np_random.permutation(self.num_cubes)
         self._target = task.goal._replace(cubes=task.goal.cubes[order])
-        home = self._data.qpos.copy(), self._data.qvel.copy()
-        self.initialize_arm()
-        still = np.zeros(self.num_cubes)
-        self._place_objects(self._target, still)
-        self._place_targets(self._target.cubes, still)
-        self._apply_button_states()
-        self._record_goal(bool(options.get("render_goal", False)), home)
+        self._make_goal(self._place_goal, bool(options.get("render_goal", False)))
         self.initialize_arm()
         self._place_start(task.start._replace(cubes=task.start.cubes[order]))
         self._settle_start()
+
+    def _place_goal(self) -> None:
+        still = np.zeros(self.num_cubes)
+        self._place_objects(self._target, still)
+        self._place_targets(self._target.cubes, still)
 
     def _place_start(self, start: rules.Objects) -> None:
         """Place a task's start, everything up to `JITTER` beside it and the cubes turned."""
@@ -153,41 +80,33 @@ class VisualSceneEnv(SceneTable):
         self._place_targets(cubes, np.zeros(self.num_cubes))
         self._target = rules.Objects(cubes, np.zeros(rules.BUTTONS, np.int64), 0.0, 0.0)
         self._job = rules.Job("button")
-        self.set_new_target(return_info=False)
+        self._draw_target(0.5)
 
     def _settle_start(self) -> None:
-        """Bring everything derived up to date with the start; nothing moves."""
-        self._remember()
         self._prev_button_states = self._cur_button_states.copy()
-        self._apply_button_states()
-        self._measure()
+        super()._settle_start()
 
-    def set_new_target(
-        self, return_info: bool = True, p_stack: float = 0.5
-    ) -> tuple[np.ndarray, dict[str, Any]] | None:
-        """Draw the scripted policy's next target (collection only).
-
-        Args:
-            return_info: whether to return observation and info with the new target.
-            p_stack: probability of a target on top of another cube.
-        """
+    def _draw_target(self, p_stack: float) -> None:
         now = self._objects()
-        rule = self._published_drawer_rule
+        rule = self.settings.published_drawer_rule
         self._job = rules.draw_job(self.np_random, now, self._job, p_stack, rule)
         self._target = rules.aim(self._target, now, self._job)
         if self._job.task == "cube":
             yaws = np.zeros(self.num_cubes)
             yaws[self._job.cube] = self._job.yaw
             self._place_targets(self._target.cubes, yaws)
-        return (self._observe(), self.get_reset_info()) if return_info else None
 
     # Steps.
 
     def _judge(self) -> float:
-        """Set success and interaction after a step; return its reward."""
+        """Set success and interaction after a step; return its reward.
+
+        It is an interaction if a cube, button, drawer or window moved by 1e-4 m or more; the
+        reference has no such figure for the scene.
+        """
         now = self._objects()
         placed = rules.in_place(now, self._target)
-        if self.mode == "task":
+        if self._mode == "task":
             self._success_frac = float(rules.fraction(placed))
             self._success = self._success_frac == 1
         else:
@@ -208,7 +127,7 @@ class VisualSceneEnv(SceneTable):
     def add_object_info(self, ob_info: dict[str, Any]) -> None:
         """Add the objects and, while collecting, the target."""
         super().add_object_info(ob_info)
-        if self.mode == "task":
+        if self._mode == "task":
             return
         job, target = self._job, self._target
         self._add_target_info(ob_info, job.task, job.cube)
@@ -219,21 +138,3 @@ class VisualSceneEnv(SceneTable):
         for i, (name, slide) in enumerate((("drawer", target.drawer), ("window", target.window))):
             ob_info[f"privileged/target_{name}_pos"] = np.array([slide])
             ob_info[f"privileged/target_{name}_handle_pos"] = self._handle_at(i, slide)
-
-    def get_reset_info(self) -> dict[str, Any]:
-        """Return the state and, in task mode, the goal (`goal`, `state_goal`, ...)."""
-        goal = self._goal if self.mode == "task" else {}
-        return self.compute_ob_info() | {"state_obs": self._state} | goal
-
-    def get_step_info(self) -> dict[str, Any]:
-        """Return the state and how the step went.
-
-        `was_agent_object_interaction` is whether a cube, button, drawer or window moved by 1e-4 m
-        or more; the reference has no such figure for the scene.
-        """
-        return self.compute_ob_info() | {
-            "state_obs": self._state,
-            "success": self._success,
-            "success_frac": self._success_frac,
-            "was_agent_object_interaction": self._interaction,
-        }

@@ -1,4 +1,4 @@
-"""What the scene's tasks are: places, tasks, success, reward, targets. Arrays, no simulator.
+"""Places, tasks, success, reward and targets of the scene. Arrays, no simulator.
 
 Positions are in metres in the world frame; cubes behave as in `envs.manipobj.rules`. The drawer's
 slide is 0 closed and -0.16 open, the window's 0 closed and 0.2 open. A button's state is 0 (locked,
@@ -13,17 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.foundation.errors import UserError
-from envs.tabletop.table import (
-    AGENT_DIM,
-    AWAY,
-    CUBE_DIM,
-    CUBE_HEIGHT,
-    PALETTE,
-    SUCCESS_DISTANCE,
-    TABLE_Z,
-    distances,
-    top_cubes,
-)
+from envs.tabletop import table
 
 MODES = ("task", "data_collection")
 REWARD_MODES = ("sparse", "step")
@@ -44,15 +34,13 @@ WINDOW_HANDLE = np.array([0.286, 0.225, 0.237])
 BUTTON_TOPS = np.array([[0.58, -0.05, 0.125], [0.58, 0.05, 0.121]])
 
 # Colours, RGBA.
-CUBE_COLORS = PALETTE[[0, 2]]  # red, blue
+CUBE_COLORS = table.PALETTE[[0, 2]]  # red, blue
 PLACED_COLORS = np.array([[0.99, 0.85, 0.86, 1.0], [0.86, 0.90, 0.98, 1.0]])  # under visualize_info
-LAMP_COLORS = np.array([PALETTE[0], [0.9, 0.9, 0.9, 1.0]])  # of buttons and handles, by state
-HANDLE_GHOST = PALETTE[1]  # of a subgoal's drawer and window
+LAMP_COLORS = np.array([table.PALETTE[0], [0.9, 0.9, 0.9, 1.0]])  # of buttons and handles, by state
+HANDLE_GHOST = table.PALETTE[1]  # of a subgoal's drawer and window
 
 # Scales of the observation vectors, as in OGBench.
 DRAWER_SCALE, WINDOW_SCALE, BUTTON_SCALE = 18.0, 15.0, 120.0
-
-_POSE = (("xyz", 3), ("quaternion_wxyz", 4))  # columns of qpos per cube
 
 P_IN_DRAWER = 0.3
 P_LOCKED = 0.25  # weight of a locked drawer or window among the next targets
@@ -60,17 +48,11 @@ JITTER = 0.01  # largest displacement of a task's start
 
 
 class Objects(NamedTuple):
-    """The movable things, or which of them are in place; any leading axes.
+    """The movable things, or which of them are in place; any leading axes."""
 
-    Attributes:
-        cubes: positions (..., N, 3); in place (..., N).
-        buttons: states (..., 2).
-        drawer, window: their slides (...).
-    """
-
-    cubes: Any
-    buttons: Any
-    drawer: Any
+    cubes: Any  # positions (..., N, 3); in place (..., N)
+    buttons: Any  # states (..., 2)
+    drawer: Any  # slide (...), as the window's
     window: Any
 
 
@@ -113,28 +95,16 @@ TASKS = {
 }
 
 
-def check(mode: str, reward_mode: str, num_cubes: int) -> None:
-    """Raise `UserError` if there is no such environment."""
-    for name, value, allowed in (
-        ("mode", mode, MODES),
-        ("reward_mode", reward_mode, REWARD_MODES),
-        ("num_cubes", num_cubes, range(1, MAX_CUBES + 1)),
-    ):
-        if value not in allowed:
-            choices = ", ".join(map(str, allowed))
-            raise UserError(f"{name}={value} is not known to the scene; allowed: {choices}")
-
-
 # Success and reward.
 
 
 def in_place(now: Objects, goal: Objects) -> Objects:
     """Return which things are where the goal has them; the orientation of cubes does not count."""
     return Objects(
-        distances(now.cubes, goal.cubes) <= SUCCESS_DISTANCE,
+        table.distances(now.cubes, goal.cubes) <= table.SUCCESS_DISTANCE,
         now.buttons == goal.buttons,
-        abs(now.drawer - goal.drawer) <= SUCCESS_DISTANCE,
-        abs(now.window - goal.window) <= SUCCESS_DISTANCE,
+        abs(now.drawer - goal.drawer) <= table.SUCCESS_DISTANCE,
+        abs(now.window - goal.window) <= table.SUCCESS_DISTANCE,
     )
 
 
@@ -155,14 +125,14 @@ def reward(placed: Objects, mode: str) -> Any:
 
 @dataclass(frozen=True)
 class Job:
-    """What the scripted policy does: `task` is "cube", "button", "drawer" or "window".
+    """Work of a scripted policy: `task` is "cube", "button", "drawer" or "window".
 
     The other fields keep what they were in earlier jobs: pose for `cube`, and which `button`.
     """
 
     task: str
     cube: int = 0
-    position: tuple[float, ...] = AWAY
+    position: tuple[float, ...] = table.AWAY
     yaw: float = 0.0
     button: int = 0
 
@@ -201,27 +171,15 @@ def draw_job(
         return replace(last, task=task)
     wanted = 2 if published_drawer_rule else len(now.cubes)
     fill = now.drawer < -0.12 and len(outside) == wanted and rng.uniform() < P_IN_DRAWER
-    tops = [cube for cube in top_cubes(now.cubes) if cube in outside]
+    tops = [cube for cube in table.top_cubes(now.cubes) if cube in outside]
     cube = int(rng.choice(tops))
-    position = _cube_target(rng, now.cubes, cube, tops, fill, p_stack)
-    return Job(task, cube, tuple(position), float(rng.uniform(0, 2 * np.pi)), last.button)
-
-
-def _cube_target(
-    rng: np.random.Generator,
-    cubes: np.ndarray,
-    cube: int,
-    tops: list[int],
-    fill: bool,
-    p_stack: float,
-) -> np.ndarray:
-    """Draw where a cube goes: into the drawer, onto another cube, or anywhere on the table."""
     if fill:
-        return DRAWER_CENTER + np.array([*rng.uniform(-0.005, 0.005, 2), 0.0])
-    if len(tops) >= 2 and rng.uniform() < p_stack:
-        base = int(rng.choice([top for top in tops if top != cube]))
-        return cubes[base] + (0.0, 0.0, CUBE_HEIGHT)
-    return np.array([*rng.uniform(*CUBE_BOX), TABLE_Z])
+        position = DRAWER_CENTER + np.array([*rng.uniform(-0.005, 0.005, 2), 0.0])
+    else:
+        position = table.on_another(rng, now.cubes, cube, tops, p_stack)
+    if position is None:
+        position = np.array([*rng.uniform(*CUBE_BOX), table.TABLE_Z])
+    return Job(task, cube, tuple(position), float(rng.uniform(0, 2 * np.pi)), last.button)
 
 
 def aim(target: Objects, now: Objects, job: Job) -> Objects:
@@ -230,7 +188,7 @@ def aim(target: Objects, now: Objects, job: Job) -> Objects:
     Targets of cubes that are not moved are hidden.
     """
     if job.task == "cube":
-        cubes = np.tile(AWAY, (len(now.cubes), 1))
+        cubes = np.tile(table.AWAY, (len(now.cubes), 1))
         cubes[job.cube] = job.position
         return target._replace(cubes=cubes)
     if job.task == "button":
@@ -256,41 +214,28 @@ def reached(job: Job, placed: Objects) -> bool:
 # Vectors and columns.
 
 
-def state_dim(num_cubes: int) -> int:
-    """Length of `states_clean`: arm, cubes, (state, depth) of each button, drawer, window."""
-    return AGENT_DIM + CUBE_DIM * num_cubes + 2 * BUTTONS + 2
-
-
 def qpos_layout(num_cubes: int, cubes_first: bool = True) -> dict[str, list[int]]:
     """Return the columns [first, end) of qpos by name.
 
-    OGBench and this code have the cubes before the buttons, the published collector after the
-    window.
+    OGBench and this code have the cubes first, the published collector behind the window.
     """
-    layout = {"arm": [0, 6], "gripper": [6, 14]}
-    cubes = [(f"cube_{i}_{part}", n) for i in range(num_cubes) for part, n in _POSE]
+    cubes = table.cube_columns(num_cubes)
     others = [("buttons", BUTTONS), ("drawer", 1), ("window", 1)]
-    start = 14
-    for name, size in cubes + others if cubes_first else others + cubes:
-        layout[name] = [start, start + size]
-        start += size
-    return layout
+    return table.qpos_layout(cubes + others if cubes_first else others + cubes)
 
 
 def find_layout(qpos: np.ndarray, num_cubes: int) -> dict[str, list[int]]:
     """Return the layout of qpos (R, Q) of unknown origin: quaternions have length one.
 
-    Raises:
-        UserError: if not exactly one layout fits.
+    Raises `UserError` if not exactly one layout fits.
     """
     fitting = []
     for cubes_first in (True, False):
         layout = qpos_layout(num_cubes, cubes_first)
         poses = [layout[f"cube_{i}_quaternion_wxyz"] for i in range(num_cubes)]
         norms = [np.linalg.norm(qpos[:, a:b].astype(np.float64), axis=-1) for a, b in poses]
-        if qpos.shape[1] == max(end for _, end in layout.values()) and np.allclose(
-            norms, 1.0, atol=1e-3
-        ):
+        size = max(end for _, end in layout.values())
+        if qpos.shape[1] == size and np.allclose(norms, 1.0, atol=1e-3):
             fitting.append(layout)
     if len(fitting) != 1:
         raise UserError(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from envs.rendering import without_backend
 from envs.scene import rules
+from envs.tabletop import table
 from envs.tabletop.frames import UPRIGHT, add_ghost, yaw_angles
 from envs.tabletop.simulation import Tabletop
 
 with without_backend():
     import mujoco
     from ogbench.manipspace.envs.scene_env import SceneEnv
+
+if TYPE_CHECKING:
+    from envs.scene.world import SceneSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +31,17 @@ BUTTON_DISC = np.array([0.018, 0.004, 0.0])
 
 
 class SceneTable(Tabletop, SceneEnv):
-    """Robot, cubes, buttons, drawer and window, without episodes; arguments of `Tabletop`."""
+    """Robot, cubes, buttons, drawer and window, without episodes."""
 
-    compiled: ClassVar[tuple[str, ...]] = (
-        *Tabletop.compiled,
-        "_button_geom_ids_list",
-        "_button_site_ids",
-        "_drawer_site_id",
-        "_window_site_id",
-    )
+    env_type = "scene"
+    others: ClassVar[dict[str, int]] = {
+        "states": 4 * rules.BUTTONS + 2 * 2,
+        "states_clean": 2 * rules.BUTTONS + 2,
+    }
 
-    def __init__(self, num_cubes: int, cameras: tuple[str, ...], **kwargs: Any) -> None:
-        super().__init__(num_cubes, cameras, env_type="scene", **kwargs)
-        self._cube_colors = rules.CUBE_COLORS[:num_cubes]
+    def __init__(self, settings: SceneSettings, **kwargs: Any) -> None:
+        super().__init__(settings, "side_pixels", **kwargs)
+        self._cube_colors = rules.CUBE_COLORS[: self.num_cubes]
         self._arm_sampling_bounds = rules.ARM_BOX
 
     # The model.
@@ -68,7 +70,7 @@ class SceneTable(Tabletop, SceneEnv):
 
     def compile_model_and_data(self) -> None:
         """Take the model that all scenes of this make in the process share."""
-        self._share_model(SceneTable)
+        super().compile_model_and_data()
         joints = [self._model.joint(f"buttonbox_joint_{i}") for i in range(rules.BUTTONS)]
         slides = [self._model.joint(name) for name in ("drawer_slide", "window_slide")]
         self._button_qpos = np.array([joint.qposadr[0] for joint in joints])
@@ -78,9 +80,12 @@ class SceneTable(Tabletop, SceneEnv):
         cubes = [self._model.joint(f"object_joint_{i}") for i in range(self.num_cubes)]
         self._cube_dofs = np.array([joint.dofadr[0] for joint in cubes])[:, None] + np.arange(6)
         self._slide_ids = np.array([joint.id for joint in slides])
-        self._handle_sites = np.array([self._drawer_site_id, self._window_site_id])
-        self._button_geoms = np.asarray(self._button_geom_ids_list)  # (2, 1)
+        self._button_site_ids = [self._model.site(f"btntop_{i}").id for i in range(rules.BUTTONS)]
+        buttons = [self._model.geom(f"btngeom_{i}").id for i in range(rules.BUTTONS)]
+        self._button_geoms = np.array(buttons)[:, None]
         handles = ("drawer_handle", "window_handle")
+        sites = [self._model.site(f"{name}_center").id for name in handles]
+        self._handle_sites = np.array(sites)
         self._handle_materials = np.array([self._model.material(name).id for name in handles])
         self._check_layout()
 
@@ -99,9 +104,8 @@ class SceneTable(Tabletop, SceneEnv):
         self._model.dof_damping[self._slide_dofs] = damping
 
     def _apply_button_states(self) -> None:
-        """Let the locks follow the buttons, and bring all that is derived from qpos up to date."""
-        self._claim_model()
-        mujoco.mj_forward(self._model, self._data)
+        """Let the locks follow the buttons, instead of what OGBench does to its model."""
+        self._forward()
 
     def _place_objects(self, things: rules.Objects, yaws: np.ndarray) -> None:
         """Move cubes, drawer and window and set the buttons' states."""
@@ -148,7 +152,7 @@ class SceneTable(Tabletop, SceneEnv):
     def _scatter_cubes(self) -> None:
         """Draw a place on the table and a yaw for each cube."""
         size = self.num_cubes
-        positions = np.full((size, 3), rules.TABLE_Z)
+        positions = np.full((size, 3), table.TABLE_Z)
         positions[:, :2] = self.np_random.uniform(*rules.CUBE_BOX, (size, 2))
         self._place_cubes(positions, self.np_random.uniform(0, 2 * np.pi, size))
 

@@ -1,4 +1,4 @@
-"""The scene's world, without its simulator: settings, rewards of stored rows, entities, figures."""
+"""The scene's world, without its simulator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from common.settings.schema import CollectSettings, setting
-from envs.base import Collector
+from common.settings.schema import setting
 from envs.rendering import QUALITIES
 from envs.scene import rules
 from envs.tabletop.statistics import of_cubes, of_robot
-from envs.tabletop.table import AGENT_DIM, CENTER, CUBE_DIM, XYZ_SCALE
+from envs.tabletop.table import AGENT_DIM, CENTER, CUBE_DIM, XYZ_SCALE, entity_names
 from envs.tabletop.world import TabletopWorld
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ WINDOW_TO_ENTITY = XYZ_SCALE / rules.WINDOW_SCALE
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """Section `env_kwargs.scene`; see `envs.scene.env.VisualSceneEnv`."""
+    """Section `env_kwargs.scene`."""
 
     mode: str = setting(choices=rules.MODES)
     reward_mode: str = setting(choices=rules.REWARD_MODES)
@@ -53,9 +52,6 @@ class Scene(TabletopWorld):
 
     A state holds arm (6), cubes (5 each), state and depth of each button, drawer, window; scales
     are OGBench's. Entities are the arm, the cubes, the buttons, the drawer and the window.
-
-    Raises:
-        UserError: for an unknown mode or reward mode, or a number of cubes other than 1 and 2.
     """
 
     name = "visual-scene-v0"
@@ -63,40 +59,23 @@ class Scene(TabletopWorld):
     Settings = SceneSettings
     dataset = "visual-scene-noisy-v0"
     environment = "envs.scene.env:VisualSceneEnv"
+    policies = "envs.scene.policies:SceneCollector"
     eval_tasks = tuple(rules.TASKS)
     reward_fields = ("qpos", "button_states")
 
     def __init__(
         self, settings: SceneSettings, *, max_episode_steps: int, multiview: bool = False
     ) -> None:
-        rules.check(settings.mode, settings.reward_mode, settings.num_cubes)
         super().__init__(settings, max_episode_steps=max_episode_steps, multiview=multiview)
-        self.state_dim = rules.state_dim(self.num_cubes)
+        self.state_dim = AGENT_DIM + CUBE_DIM * self.num_cubes + 2 * rules.BUTTONS + 2
         self.entity_dim = ENTITY_DIM
-        cubes, buttons = range(self.num_cubes), range(rules.BUTTONS)
-        names = (*(f"cube_{i}" for i in cubes), *(f"button_{i}" for i in buttons))
-        self.entity_names = ("agent", *names, "drawer", "window")
-        self.num_entities = len(self.entity_names)
+        self.entity_names = entity_names(self.num_cubes, rules.BUTTONS, slides=2)
         self.max_identities = self.num_entities - self.num_cubes + rules.MAX_CUBES
         self._layout = rules.qpos_layout(self.num_cubes)
-
-    def environment_arguments(self) -> dict[str, Any]:
-        """Return the settings that are the environment's: all but the collector's."""
-        arguments = super().environment_arguments()
-        del arguments["published_health_check"]
-        return arguments
-
-    def collector(self, env: gym.Env, settings: CollectSettings) -> Collector:
-        """Return the scripted agent; the mode must be the collection."""
-        from envs.scene.policies import SceneCollector
-
-        check_health = not self.settings.published_health_check
-        return SceneCollector(env.unwrapped, settings, check_health=check_health)
 
     # Data.
 
     def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return shape and type of one row of every stored column."""
         return super().dataset_columns(pixels) | {"button_states": ((rules.BUTTONS,), "int64")}
 
     def qpos_layout(self) -> dict[str, Any]:
@@ -104,10 +83,9 @@ class Scene(TabletopWorld):
         return self._layout
 
     def recognise(self, sample: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return header entries for data without a header, see `World.recognise`.
+        """See `World.recognise`; which columns qpos has is told from where its quaternions are.
 
-        The published collector has other columns in qpos than OGBench; which ones a file has is
-        told from where its quaternions are.
+        The published collector has others than OGBench.
         """
         layout = rules.find_layout(sample["qpos"], self.num_cubes) if "qpos" in sample else {}
         return super().recognise(sample) | {"qpos_layout": layout}
@@ -172,14 +150,11 @@ class Scene(TabletopWorld):
 
         Positions are those of effector and cubes, tops of buttons, handles of drawer and window.
         """
-        rows = state.new_zeros((*state.shape[:-1], self.num_entities, ENTITY_DIM))
-        arm, cubes, buttons, drawer, window = self._split(state)
-        rows[..., 0, :AGENT_DIM] = arm
-        rows[..., 1 : 1 + self.num_cubes, :CUBE_DIM] = cubes
+        rows, (*_, others) = super().state_entities(state), self._split(state)
         rows[..., 1 + self.num_cubes :, :3] = state.new_tensor(FIXED)
-        rows[..., -4:-2, STATE], rows[..., -4:-2, DEPTH] = buttons.unbind(-1)
-        rows[..., -2, 1] -= drawer * DRAWER_TO_ENTITY
-        rows[..., -1, 0] += window * WINDOW_TO_ENTITY
+        rows[..., -4:-2, STATE], rows[..., -4:-2, DEPTH] = others[..., 0:4:2], others[..., 1:4:2]
+        rows[..., -2, 1] -= others[..., -2] * DRAWER_TO_ENTITY
+        rows[..., -1, 0] += others[..., -1] * WINDOW_TO_ENTITY
         return rows
 
     def entities_state(self, entities: Tensor) -> Tensor:
@@ -187,21 +162,12 @@ class Scene(TabletopWorld):
 
         What cannot move is dropped: only the slides count of the positions of drawer and window.
         """
-        state = entities.new_empty((*entities.shape[:-2], self.state_dim))
-        arm, cubes, buttons, _, _ = self._split(state)
-        arm[:] = entities[..., 0, :AGENT_DIM]
-        cubes[:] = entities[..., 1 : 1 + self.num_cubes, :CUBE_DIM]
-        buttons[..., 0], buttons[..., 1] = entities[..., -4:-2, STATE], entities[..., -4:-2, DEPTH]
-        state[..., -2] = (float(FIXED[-2, 1]) - entities[..., -2, 1]) / DRAWER_TO_ENTITY
-        state[..., -1] = (entities[..., -1, 0] - float(FIXED[-1, 0])) / WINDOW_TO_ENTITY
+        state = super().entities_state(entities)
+        *_, others = self._split(state)
+        others[..., 0:4:2], others[..., 1:4:2] = entities[..., -4:-2, [STATE, DEPTH]].unbind(-1)
+        others[..., -2] = (float(FIXED[-2, 1]) - entities[..., -2, 1]) / DRAWER_TO_ENTITY
+        others[..., -1] = (entities[..., -1, 0] - float(FIXED[-1, 0])) / WINDOW_TO_ENTITY
         return state
-
-    def _split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return arm (..., 6), cubes (..., N, 5), buttons (..., 2, 2), drawer and window (...)."""
-        end = AGENT_DIM + CUBE_DIM * self.num_cubes
-        cubes = state[..., AGENT_DIM:end].unflatten(-1, (self.num_cubes, CUBE_DIM))
-        buttons = state[..., end:-2].unflatten(-1, (rules.BUTTONS, 2))
-        return state[..., :AGENT_DIM], cubes, buttons, state[..., -2], state[..., -1]
 
     def entity_positions(self, state: Tensor) -> Tensor:
         """Return where all but the arm are, (..., N + 4, 4): scaled xyz and a button's state.

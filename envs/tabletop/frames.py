@@ -63,22 +63,17 @@ class Frames(ManipSpaceEnv):
         return np.concatenate(list(self.render(self.cameras, **kwargs)), axis=1)
 
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
-        """Draw `frame` with a subgoal: its objects as ghosts, its effector as a small sphere.
+        """Draw `frame` with a subgoal, a `states_clean` vector of any scale of cosine and sine.
 
-        Nothing in the simulation changes: the ghosts exist in the drawn scene only.
-
-        Args:
-            state: a `states_clean` vector, of any scale of cosine and sine.
+        Its objects are ghosts, its effector a small sphere, in the drawn scene only.
         """
         state = np.asarray(state, dtype=np.float64)
         return self.frame(scene_callback=lambda scene: self._draw_subgoal(scene, state))
 
     def _draw_subgoal(self, scene: mujoco.MjvScene, state: np.ndarray) -> None:
         cubes = self._cube_rows(state)
-        positions = cubes[:, :3] / table.XYZ_SCALE + table.CENTER
         quaternions = yaw_quaternions(np.arctan2(cubes[:, 4], cubes[:, 3]))
-        effector = state[:3] / table.XYZ_SCALE + table.CENTER
-        draw_poses(scene, positions, quaternions, self._cube_colors, effector)
+        draw_poses(scene, cubes[:, :3], quaternions, self._cube_colors, state[:3])
 
     def _cube_rows(self, state: np.ndarray) -> np.ndarray:
         """Return the part of a clean state that is the cubes', as a view (N, 5)."""
@@ -112,10 +107,10 @@ def draw_poses(
 ) -> None:
     """Put ghosts of N cubes into a scene that is about to be drawn, and a sphere at the effector.
 
-    Args:
-        positions, quaternions, colors: of the cubes, (N, 3) in metres, (N, 4) wxyz, (N, 4) RGBA.
-        effector: xyz (3,) in metres.
+    Quaternions (N, 4) are wxyz, colours (N, 4) RGBA; positions (N, 3) and the effector (3,) are as
+    in states.
     """
+    positions, effector = (xyz / table.XYZ_SCALE + table.CENTER for xyz in (positions, effector))
     box, size = mujoco.mjtGeom.mjGEOM_BOX, np.full(3, table.CUBE_HEIGHT / 2)
     for pose in zip(positions, quaternions, colors, strict=True):
         add_ghost(scene, box, size, *pose)

@@ -17,15 +17,11 @@ NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 3.0, 5.0])
 class ScriptedCollector(ABC):
     """Runs the policy that the environment's target asks for, disturbed by noise.
 
-    Two properties of the published data are kept: after a new target the first action still aims
-    at the old one, because it is computed from the info of the last step; and the first target of
-    an episode is drawn with p_stack 0.5, whatever the episode's value.
-
-    Differs from the reference: random actions come from `rng`, not from an unseeded space.
+    As in the published data, the first action after a new target still aims at the old one (it is
+    computed from the info of the last step), and an episode's first target is drawn with p_stack
+    0.5, whatever the episode's value. Differs from the reference: random actions come from `rng`.
 
     Args:
-        env: the environment itself, without wrappers.
-        settings: noise of the collection.
         policies: by the `privileged/target_task` of the environment's info.
     """
 
@@ -34,9 +30,9 @@ class ScriptedCollector(ABC):
         self._settings = settings
         self._policies = policies
 
-    @abstractmethod
     def draw_p_stack(self) -> float:
         """Draw an episode's probability of building on other cubes, from `self._rng`."""
+        return 0.5
 
     @abstractmethod
     def reset_policy(self, info: dict[str, Any]) -> None:

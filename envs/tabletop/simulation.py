@@ -1,13 +1,10 @@
-"""The robot's table as OGBench simulates it: what all worlds with arm and cubes share.
-
-Everything measured is computed once per step, by `_measure`; OGBench does it three times, with
-look-ups by name. The numbers are the same.
-"""
+"""The robot's table as OGBench simulates it: UR5e arm, Robotiq gripper, 20 actions a second."""
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -15,31 +12,39 @@ import numpy as np
 
 from envs.rendering import without_backend
 from envs.tabletop import table
-from envs.tabletop.frames import Frames, yaw_angles, yaw_quaternions
+from envs.tabletop.frames import yaw_quaternions
+from envs.tabletop.measures import Measures
 
 with without_backend():
     import mujoco
 
-OB_TYPES = ("states", "states_clean", "pixels")
-FULL_AGENT_DIM, FULL_CUBE_DIM = 19, 9  # of OGBench's state vectors
+DIMS = {"states": (19, 9), "states_clean": (table.AGENT_DIM, table.CUBE_DIM)}  # of arm and a cube
+OB_TYPES = (*DIMS, "pixels")
 SETTLE_STEPS = 2  # control steps between placing the goal and recording it
 
 
-class Tabletop(Frames):
+class Tabletop(Measures):
     """Arm and N cubes; derive from it and, after it, from the OGBench environment to change.
 
     Differs from the reference: everything random in an episode is drawn from `np_random`, so
     `reset(seed=...)` reproduces all of it.
 
     Args:
-        num_cubes: N.
-        cameras: the cameras of pixel observations and frames.
+        settings: the world's section of the configuration.
+        side_camera: the second camera of `multiview`.
         ob_type: what `reset` and `step` return as observation: "states" (OGBench's vector),
-            "states_clean" (a shorter one without joints) or "pixels".
-        render_quality: how frames are drawn, a key of `envs.rendering.QUALITIES`.
-        **kwargs: arguments of OGBench's environment.
+            "states_clean" (a shorter one without joints), both float64, or "pixels" uint8
+            (height, width, 3), with `multiview` (2, height, width, 3).
+        multiview: frames of a front and a side camera instead of the front camera alone.
+        render_mode: None or "rgb_array".
+        **kwargs: arguments of OGBench's environment, such as `control_timestep` in seconds.
+
+    Raises:
+        UserError: by `reset`, `step` and `render` if frames are wanted and cannot be drawn.
     """
 
+    env_type: ClassVar[str]  # of OGBench's class
+    others: ClassVar[dict[str, int]] = {"states": 0, "states_clean": 0}  # besides arm and cubes
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
     # What OGBench finds out when it compiles a model; equal for all environments of one make.
     compiled: ClassVar[tuple[str, ...]] = (
@@ -59,34 +64,42 @@ class Tabletop(Frames):
 
     def __init__(
         self,
-        num_cubes: int,
-        cameras: tuple[str, ...],
+        settings: Any,
+        side_camera: str,
         ob_type: str = "states",
-        render_quality: str = "full",
+        multiview: bool = False,
+        render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
         if ob_type not in OB_TYPES:
             raise ValueError(f"ob_type must be one of {OB_TYPES}, not {ob_type!r}")
-        # OGBench must not see ob_type "pixels": it would recolour the gripper and the arm.
-        super().__init__(ob_type="states", **kwargs)
-        self.num_cubes = self._num_cubes = num_cubes
-        self.cameras = cameras
-        self.render_quality = render_quality
+        names = ("terminate_at_goal", "visualize_info", "width", "height")
+        super().__init__(
+            env_type=self.env_type,
+            ob_type="states",  # seeing "pixels", OGBench would recolour the gripper and the arm
+            mode="data_collection" if "data_collection" in settings.mode else "task",
+            **{name: getattr(settings, name) for name in names},
+            **kwargs,
+        )
+        self.settings, self.reward_mode = settings, settings.reward_mode
+        self.num_cubes = self._num_cubes = settings.num_cubes
+        self.render_quality, self.render_mode = settings.render_quality, render_mode
         self.ob_type = ob_type
-        self._cube_colors = table.PALETTE[:num_cubes]
+        self.cameras = ("front_pixels", side_camera) if multiview else ("front_pixels",)
+        self._cube_colors = table.PALETTE[: self.num_cubes]
+        self._action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
+        self._observation_space = self._make_observation_space()
 
     # Spaces.
 
-    def _make_spaces(self, sizes: Mapping[str, int]) -> None:
-        """Fix both spaces; `sizes` has the lengths of the two state vectors by `ob_type`."""
-        self._action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
+    def _make_observation_space(self) -> gym.spaces.Box:
         if self.ob_type == "pixels":
             views = (len(self.cameras),) if len(self.cameras) > 1 else ()
             shape = (*views, self._render_height, self._render_width, 3)
-            self._observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
-        else:
-            shape = (sizes[self.ob_type],)
-            self._observation_space = gym.spaces.Box(-np.inf, np.inf, shape, np.float64)
+            return gym.spaces.Box(0, 255, shape, np.uint8)
+        agent, cube = DIMS[self.ob_type]
+        size = agent + cube * self.num_cubes + self.others[self.ob_type]
+        return gym.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
     @property
     def action_space(self) -> gym.spaces.Box:
@@ -103,15 +116,20 @@ class Tabletop(Frames):
     def set_tasks(self) -> None:
         """Leave OGBench's fixed tasks out."""
 
-    def _share_model(self, table: type[Tabletop]) -> None:
+    def compile_model_and_data(self) -> None:
         """Take the model that all environments of this make in the process share.
 
         Compiling one takes a second, keeping it 170 MB. What differs between environments is set
-        before each use: colours by `_paint`, anything else by `_claim_model`. `table` is the class
-        that builds the model.
+        before each use: colours by `_paint`, anything else by `_claim_model`.
         """
-        timestep, size = self._physics_timestep, (self._render_width, self._render_height)
-        vars(self).update(_compiled(table, self.num_cubes, timestep, *size))
+        size = self._render_width, self._render_height
+        shared = _shared(type(self), self.num_cubes, self._physics_timestep, *size)
+        if not shared:
+            builder = copy.copy(self)  # OGBench's description of the model goes with it
+            builder._mjcf_model = builder.build_mjcf_model()
+            super(Tabletop, builder).compile_model_and_data()
+            shared.update({name: getattr(builder, name) for name in self.compiled})
+        vars(self).update(shared)
         self._data = mujoco.MjData(self._model)
         starts = [self._model.joint(f"object_joint_{i}").qposadr[0] for i in range(self.num_cubes)]
         self._cube_qpos = np.asarray(starts)[:, None] + np.arange(7)  # (N, 7): xyz, wxyz
@@ -122,7 +140,12 @@ class Tabletop(Frames):
         self._gripper_qpos = self._model.joint("ur5e/robotiq/right_driver_joint").qposadr[0]
 
     def _claim_model(self) -> None:
-        """Set what else differs between environments of one model: nothing, with cubes alone."""
+        """Set in the model what else is this environment's own: nothing, with cubes alone."""
+
+    def _forward(self) -> None:
+        """Bring all that the simulator derives from qpos up to date."""
+        self._claim_model()
+        mujoco.mj_forward(self._model, self._data)
 
     def _place_cubes(self, positions: np.ndarray, yaws: np.ndarray) -> None:
         """Move the cubes to positions (N, 3) and yaws (N,)."""
@@ -135,6 +158,14 @@ class Tabletop(Frames):
         self._data.mocap_quat[self._mocap_ids] = yaw_quaternions(yaws)
 
     # Episodes and steps.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; the option `{"render_goal": True}` adds a frame of the goal."""
+        self._restart(seed)
+        self._begin(options or {})
+        return self._observe(), self.get_reset_info()
 
     def _restart(self, seed: int | None) -> None:
         """Put everything back to where the model has it; what is drawn next comes from `seed`."""
@@ -150,11 +181,19 @@ class Tabletop(Frames):
         self._data.qpos[self._arm_joint_ids] = self._home_qpos
         mujoco.mj_kinematics(self._model, self._data)
 
-    def _record_goal(self, render: bool, home: tuple[np.ndarray, np.ndarray]) -> None:
-        """Let the goal that was placed settle, keep its observation, and go back `home`.
+    def _begin(self, options: dict[str, Any]) -> None:
+        """Draw goal or first target, and start."""
+        raise NotImplementedError
+
+    def _make_goal(self, place: Callable[[], None], render: bool) -> None:
+        """Let the goal that `place` makes settle, keep its observation, and bring the robot home.
 
         The settled cubes differ from the targets, which stay ideal, by about 1e-4 m.
         """
+        home = self._data.qpos.copy(), self._data.qvel.copy()
+        self.initialize_arm()
+        place()
+        self._forward()
         for _ in range(SETTLE_STEPS):
             self._simulate(self.np_random.uniform(-1.0, 1.0, self._action_space.shape))
         self._measure()
@@ -165,11 +204,29 @@ class Tabletop(Frames):
         # Time, controls and the solver's warm start stay as the settling left them.
         self._data.qpos[:], self._data.qvel[:] = home
 
+    def _settle_start(self) -> None:
+        """Bring everything up to date with the start that was placed; nothing moves."""
+        self._remember()
+        self._forward()
+        self._measure()
+
+    def set_new_target(
+        self, return_info: bool = True, p_stack: float = 0.5
+    ) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Draw the scripted policy's next target (collection only); perhaps return what is seen.
+
+        `p_stack` is the probability of a target on top of another cube, or of a new stack.
+        """
+        self._draw_target(p_stack)
+        return (self._observe(), self.get_reset_info()) if return_info else None
+
+    def _draw_target(self, p_stack: float) -> None:
+        raise NotImplementedError
+
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Apply one action (5,) for one control step; the time limit truncates, not this."""
         if self._reset_next_step:
             raise gym.error.ResetNeeded("call reset before the first step")
-        self._prev_state = self._state
         self._simulate(action)
         self._measure()
         reward = self._judge()
@@ -191,93 +248,10 @@ class Tabletop(Frames):
         self._prev_qpos = self._data.qpos.copy()
         self._prev_qvel = self._data.qvel.copy()
 
-    # Observations. `_measure` runs once per step; all vectors and infos come from its results.
-
-    def _measure(self) -> None:
-        data, cubes = self._data, self._data.qpos[self._cube_qpos]
-        effector = np.empty(4)
-        mujoco.mju_mat2Quat(effector, data.site_xmat[self._pinch_site_id])
-        self._yaws = yaw_angles(np.vstack((effector, cubes[:, 3:])))  # effector, then cubes
-        self._cubes = cubes
-        self._gripper = np.clip(data.qpos[[self._gripper_qpos]] / 0.8, 0, 1)
-        self._state = self._clean_state()
-
-    def _clean_state(self) -> np.ndarray:
-        """Return arm and cubes, (6 + 5 N,)."""
-        state = np.empty(table.AGENT_DIM + table.CUBE_DIM * self.num_cubes)
-        cos, sin = np.cos(self._yaws), np.sin(self._yaws)
-        effector = self._data.site_xpos[self._pinch_site_id]
-        state[:3] = (effector - table.CENTER) * table.XYZ_SCALE
-        state[3], state[4] = cos[0], sin[0]
-        state[5] = self._gripper[0] * table.GRIPPER_SCALE
-        rows = self._cube_rows(state)
-        rows[:, :3] = (self._cubes[:, :3] - table.CENTER) * table.XYZ_SCALE
-        rows[:, 3], rows[:, 4] = cos[1:], sin[1:]
-        return state
-
-    def _full_state(self) -> np.ndarray:
-        """Return OGBench's vector of arm and cubes, (19 + 9 N,)."""
-        joints, data = self._arm_joint_ids, self._data
-        clean = self._cube_rows(self._state)
-        rows = np.concatenate((clean[:, :3], self._cubes[:, 3:], clean[:, 3:]), axis=1)
-        agent = (data.qpos[joints], data.qvel[joints], self._state[:6], self._gripper_contact())
-        return np.concatenate((*agent, rows.ravel()))
-
-    def _gripper_contact(self) -> np.ndarray:
-        force = np.linalg.norm(self._data.cfrc_ext[self._right_pad_id])
-        return np.array([min(force / 50, 1.0)])
-
-    def compute_observation(self) -> np.ndarray:
-        """Return the observation (`ob_type`) of the simulator's present state."""
-        self._measure()
-        return self._observe()
-
-    def _observe(self) -> np.ndarray:
-        if self.ob_type == "pixels":
-            return self.get_pixel_observation()
-        return self._state.copy() if self.ob_type == "states_clean" else self._full_state()
-
-    def compute_ob_info(self) -> dict[str, Any]:
-        """Return OGBench's info of the last measured state, with fresh arrays."""
-        data, joints = self._data, self._arm_joint_ids
-        info = {
-            "proprio/joint_pos": data.qpos[joints],
-            "proprio/joint_vel": data.qvel[joints],
-            "proprio/effector_pos": data.site_xpos[self._pinch_site_id].copy(),
-            "proprio/effector_yaw": self._yaws[:1],
-            "proprio/gripper_opening": self._gripper,
-            "proprio/gripper_vel": data.qvel[[self._gripper_opening_joint_id]],
-            "proprio/gripper_contact": self._gripper_contact(),
-        }
-        self.add_object_info(info)
-        info["prev_qpos"], info["prev_qvel"] = self._prev_qpos, self._prev_qvel
-        info["qpos"], info["qvel"] = data.qpos.copy(), data.qvel.copy()
-        info["control"], info["time"] = data.ctrl.copy(), np.array([data.time])
-        return info
-
-    def add_object_info(self, ob_info: dict[str, Any]) -> None:
-        """Add the cubes' poses."""
-        for i, cube in enumerate(self._cubes):
-            ob_info[f"privileged/block_{i}_pos"] = cube[:3]
-            ob_info[f"privileged/block_{i}_quat"] = cube[3:]
-            ob_info[f"privileged/block_{i}_yaw"] = self._yaws[i + 1 : i + 2]
-
-    def _add_target_info(self, ob_info: dict[str, Any], task: str, cube: int) -> None:
-        """Add the scripted policy's job and the pose of the target of one cube."""
-        ghost = self._mocap_ids[cube]
-        ob_info["privileged/target_task"] = task
-        ob_info["privileged/target_block"] = cube
-        ob_info["privileged/target_block_pos"] = self._data.mocap_pos[ghost].copy()
-        ob_info["privileged/target_block_yaw"] = yaw_angles(self._data.mocap_quat[[ghost]])
-
 
 @functools.lru_cache(maxsize=4)
-def _compiled(
-    table: type[Tabletop], num_cubes: int, timestep: float, width: int, height: int
+def _shared(
+    kind: type[Tabletop], num_cubes: int, timestep: float, width: int, height: int
 ) -> dict[str, Any]:
-    """Build and compile the model as OGBench does; return the attributes `table.compiled`."""
-    scene = table(num_cubes, (), width=width, height=height)
-    scene.set_timesteps(timestep, timestep)
-    scene._mjcf_model = scene.build_mjcf_model()
-    super(Tabletop, scene).compile_model_and_data()
-    return {name: getattr(scene, name) for name in table.compiled}
+    """Return `kind.compiled` of a model, which the first environment of the make fills in."""
+    return {}

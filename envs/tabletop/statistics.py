@@ -1,4 +1,4 @@
-"""What recorded episodes of arm and cubes are like, in figures (spec: environments 12)."""
+"""Figures of recorded episodes of arm and cubes."""
 
 from collections.abc import Mapping
 
@@ -21,9 +21,9 @@ def statistics(
     """
     figures = {}
     if "qpos" in columns:
-        cubes = columns["qpos"][:, -7 * num_cubes :].reshape(-1, num_cubes, 7)[..., :3]
-        pair, triple = _stacks(cubes.astype(np.float64))
-        figures |= of_cubes(cubes.astype(np.float64), lengths)
+        cubes = table.cube_positions(columns["qpos"], num_cubes).astype(np.float64)
+        pair, triple = _stacks(cubes)
+        figures |= of_cubes(cubes, lengths)
         figures |= {"stack of 2": float(pair.mean()), "stack of 3": float(triple.mean())}
     return figures | of_robot(columns)
 

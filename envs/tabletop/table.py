@@ -1,7 +1,8 @@
-"""Geometry of the table and its cubes, and colours, which all arm worlds share."""
+"""Geometry of the table and its cubes, colours and columns, which all arm worlds share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -37,6 +38,36 @@ GRIPPER_SCALE = 3.0
 AGENT_DIM = 6  # effector xyz, cos yaw, sin yaw, gripper
 CUBE_DIM = 5  # xyz, cos yaw, sin yaw
 
+# Columns of qpos: six of the arm and eight of the gripper; a cube's are xyz and quaternion.
+ROBOT_JOINTS, CUBE_JOINTS = 14, 7
+
+
+def qpos_layout(things: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Return the columns [first, end) of qpos by name: arm, gripper, `things` of given sizes."""
+    layout, start = {"arm": [0, 6], "gripper": [6, ROBOT_JOINTS]}, ROBOT_JOINTS
+    for name, size in things:
+        layout[name] = [start, start + size]
+        start += size
+    return layout
+
+
+def cube_columns(num_cubes: int) -> list[tuple[str, int]]:
+    """Return names and sizes of the columns of qpos that are the cubes'."""
+    parts = (("xyz", 3), ("quaternion_wxyz", 4))
+    return [(f"cube_{i}_{part}", size) for i in range(num_cubes) for part, size in parts]
+
+
+def entity_names(cubes: int, buttons: int = 0, slides: int = 0) -> tuple[str, ...]:
+    """Return the names of the arm and of all objects, in the order of entities."""
+    objects = (*(f"cube_{i}" for i in range(cubes)), *(f"button_{i}" for i in range(buttons)))
+    return ("agent", *objects, *("drawer", "window")[:slides])
+
+
+def cube_positions(qpos: Array, num_cubes: int) -> Array:
+    """Return xyz (..., N, 3) in metres from qpos (..., Q), in which the cubes come first."""
+    poses = qpos[..., ROBOT_JOINTS : ROBOT_JOINTS + CUBE_JOINTS * num_cubes]
+    return poses.reshape(*qpos.shape[:-1], num_cubes, CUBE_JOINTS)[..., :3]
+
 
 def top_cubes(positions: np.ndarray) -> list[int]:
     """Return the cubes of positions (N, 3) that carry no other cube."""
@@ -44,6 +75,16 @@ def top_cubes(positions: np.ndarray) -> list[int]:
     near = np.linalg.norm(offsets[..., :2], axis=-1) < STACKED_DISTANCE
     covered = (near & (offsets[..., 2] > 0)).any(axis=0)
     return np.flatnonzero(~covered).tolist()
+
+
+def on_another(
+    rng: np.random.Generator, positions: np.ndarray, cube: int, tops: list[int], p_stack: float
+) -> np.ndarray | None:
+    """Draw a place (3,) on top of one of the cubes `tops` but `cube`; None if none is wanted."""
+    if len(tops) < 2 or rng.uniform() >= p_stack:
+        return None
+    base = int(rng.choice([top for top in tops if top != cube]))
+    return positions[base] + (0.0, 0.0, CUBE_HEIGHT)
 
 
 def distances(positions: Array, targets: Array) -> Array:

@@ -1,20 +1,32 @@
 """The losses against the paper's equations, term by term, and the order of an update."""
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from tensordict import TensorDict
 
-from agents.base import ROW_BLOCK, ObservationSpec
+from agents.base import ROW_BLOCK
 from agents.iql.awr import chamfer
 from agents.iql.iql import IQL
 from agents.iql.sgiql import SGIQL
 from agents.learner import Learner
+from agents.observations.spec import ObservationSpec
 from common.data.batches import Batch
-from tests.helpers.agents import FLAT, PARTICLES, SETS, generators, make_hiql, make_iql, make_sgiql
+from tests.helpers.agents import (
+    FLAT,
+    PARTICLES,
+    SETS,
+    act,
+    generators,
+    make_hiql,
+    make_iql,
+    make_sgiql,
+)
 from tests.helpers.networks import randomise
+
+NO_NOISE = TensorDict(batch_size=[6])
 
 
 def make_awr(spec: ObservationSpec = SETS, **changes) -> SGIQL:
@@ -26,7 +38,7 @@ def make_batch(spec: ObservationSpec) -> Batch:
     sets = [torch.randn(6, *spec.shape, generator=g) for _ in range(5)]
     done = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])
     action = torch.rand(6, 2, generator=g) * 2 - 1
-    return Batch(sets[0], sets[1], action, done - 1, done, *sets[2:])
+    return Batch(sets[0], sets[1], action, done - 1, done, *sets[2:], batch_size=[6])
 
 
 def update(agent: IQL, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -76,7 +88,7 @@ def test_imitation_falls_with_updates_and_goes_on_falling_after_a_restart(batch:
     agent, fixed = make_iql(alpha_decay_steps=2), make_iql()
     losses = [agent.policy_loss(batch)[0]]
     for _ in range(6):
-        agent.update(batch, ())
+        agent.update(batch, NO_NOISE)
     losses += [agent.policy_loss(batch)[0]]
     restarted = make_iql(alpha_decay_steps=2)
     restarted.load_state_dict(agent.state_dict())
@@ -99,7 +111,7 @@ def test_policy_loss_moves_the_policy_alone(batch: Batch) -> None:
 
 def test_the_frozen_first_critic_follows_the_trained_one(batch: Batch) -> None:
     agent = make_iql()
-    agent.update(batch, ())
+    agent.update(batch, NO_NOISE)
     trained = agent.critic(batch.obs, batch.action, batch.value_goal)[0]
     frozen = agent.first_critic(batch.obs, batch.action, batch.value_goal)[0]
     assert torch.allclose(trained, frozen, atol=1e-6)
@@ -119,14 +131,14 @@ def test_with_awr_the_subgoal_policy_comes_after_the_policy(make) -> None:
 
 def check_update(agent: IQL, twin: IQL, batch: Batch) -> None:
     """The same steps by hand with plain Adam per parameter; the flat optimiser must agree."""
-    agent.update(batch, ())
+    agent.update(batch, NO_NOISE)
     steps = [
         (twin.value, twin.value_loss),
         (twin.critic, twin.critic_loss),
         (twin.policy, twin.policy_loss),
     ]
     if "subgoal" in twin.learners:
-        steps.append((twin.subgoal_policy, lambda b: twin.subgoal_loss(b, ())))
+        steps.append((twin.subgoal_policy, lambda b: twin.subgoal_loss(b, NO_NOISE)))
     for network, loss in steps:
         optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
         for p in network.parameters():
@@ -172,7 +184,7 @@ def spread_values(agent) -> None:
 def test_awr_weighs_each_samples_squared_error_by_its_own_advantage(make, spec) -> None:
     agent, batch = make(spec), make_batch(spec)
     spread_values(agent)
-    loss, metrics = agent.subgoal_loss(batch, ())
+    loss, metrics = agent.subgoal_loss(batch, NO_NOISE)
     predicted = agent.subgoal_policy(batch.obs, batch.policy_goal)
     errors = [
         ((p - t) ** 2).mean().item() for p, t in zip(predicted, batch.policy_subgoal, strict=True)
@@ -184,7 +196,7 @@ def test_awr_weighs_each_samples_squared_error_by_its_own_advantage(make, spec) 
 def test_awr_weights_end_at_a_hundred() -> None:
     agent, batch = make_hiql(beta=1e4), make_batch(FLAT)
     spread_values(agent)
-    _, metrics = agent.subgoal_loss(batch, ())
+    _, metrics = agent.subgoal_loss(batch, NO_NOISE)
     rising = (agent.advantage(batch) > 0).sum().item()
     assert 0 < rising < 6
     assert math.isclose(metrics["subgoal/weight"].item(), 100 * rising / 6, rel_tol=1e-4)
@@ -200,9 +212,9 @@ def test_the_references_fault_gives_every_error_every_weight() -> None:
     weight = torch.exp(3.0 * right.advantage(batch)).clamp(max=100)
     predicted = right.subgoal_policy(batch.obs, batch.policy_goal)
     error = (predicted - batch.policy_subgoal).square().mean(dim=-1)
-    faulty = wrong.subgoal_loss(batch, ())[0]
+    faulty = wrong.subgoal_loss(batch, NO_NOISE)[0]
     assert torch.allclose(faulty, (weight[:, None] * error).mean(), rtol=1e-4)
-    assert not torch.allclose(right.subgoal_loss(batch, ())[0], faulty, rtol=1e-2)
+    assert not torch.allclose(right.subgoal_loss(batch, NO_NOISE)[0], faulty, rtol=1e-2)
 
 
 def test_awr_on_particles_takes_the_chamfer_distance_and_a_hundredth_of_the_weight() -> None:
@@ -211,21 +223,22 @@ def test_awr_on_particles_takes_the_chamfer_distance_and_a_hundredth_of_the_weig
     predicted = agent.subgoal_policy(batch.obs, batch.policy_goal)
     options = {"metric": "l1", "target_weight": 1.0, "views": 2}
     errors = chamfer(predicted, batch.policy_subgoal, **options).tolist()
-    loss = agent.subgoal_loss(batch, ())[0].item()
+    loss = agent.subgoal_loss(batch, NO_NOISE)[0].item()
     assert math.isclose(loss, awr_by_hand(agent, batch, errors, divisor=100), rel_tol=1e-4)
 
 
 def test_awr_moves_the_subgoal_policy_alone() -> None:
     agent, batch = make_hiql(), make_batch(FLAT)
-    agent.subgoal_loss(batch, ())[0].backward()
+    agent.subgoal_loss(batch, NO_NOISE)[0].backward()
     moved = {name for name, learner in agent.learners.items() if learner.flat.grad.abs().sum() > 0}
     assert moved == {"subgoal"}
 
 
 def test_hiql_trains_its_policy_on_subgoals_and_sgiql_on_goals() -> None:
     batch = make_batch(FLAT)
-    other_goal = replace(batch, policy_goal=batch.policy_goal + 1)
-    other_subgoal = replace(batch, policy_subgoal=batch.policy_subgoal + 1)
+    other_goal, other_subgoal = batch.clone(), batch.clone()
+    other_goal.policy_goal += 1
+    other_subgoal.policy_subgoal += 1
     for agent, asked, ignored in (
         (make_hiql(), other_subgoal, other_goal),
         (make_awr(FLAT), other_goal, other_subgoal),
@@ -284,12 +297,12 @@ def test_acting_renews_subgoals_on_schedule_and_ends_with_the_goal() -> None:
     agent = make_sgiql(filter_subgoals=False)
     g = torch.Generator().manual_seed(0)
     obs, goal = torch.randn(1, 3, 7, generator=g), torch.randn(1, 3, 7, generator=g)
-    memory, own = goal, generators([3])
+    memory, own = None, generators([3])
     pursued = []
     for step in range(10):
-        action, memory = agent.act(obs, goal, torch.tensor([step]), memory, own)
+        action, memory = act(agent, obs, goal, [step], memory, own)
         assert action.shape == (1, 2) and action.abs().max() <= 1
-        pursued.append(memory)
+        pursued.append(memory["subgoal"])
     assert all(torch.equal(pursued[i], pursued[0]) for i in range(4))
     assert all(torch.equal(pursued[i], pursued[4]) for i in range(4, 8))
     assert not torch.equal(pursued[0], pursued[4]) and not torch.equal(pursued[0], goal)
@@ -299,8 +312,8 @@ def test_acting_renews_subgoals_on_schedule_and_ends_with_the_goal() -> None:
 def test_without_subgoals_it_acts_as_iql() -> None:
     agent = make_sgiql(disable_subgoal=True)
     obs, goal = torch.randn(2, 3, 7), torch.randn(2, 3, 7)
-    action, memory = agent.act(obs, goal, torch.zeros(2).long(), goal, generators([0, 1]))
-    assert torch.equal(memory, goal)
+    action, memory = act(agent, obs, goal, [0, 0], None, [0, 1])
+    assert torch.equal(memory["subgoal"], goal)
     assert torch.allclose(action, agent.policy(obs, goal), atol=1e-6)
 
 
@@ -313,11 +326,11 @@ def test_an_environment_acts_alike_alone_and_among_others(make, size: int) -> No
     g = torch.Generator().manual_seed(0)
     obs, goal = torch.randn(size, 3, 7, generator=g), torch.randn(size, 3, 7, generator=g)
     step = torch.zeros(size).long()
-    action, memory = agent.act(obs, goal, step, goal, generators(list(range(size))))
+    action, memory = act(agent, obs, goal, step, None, list(range(size)))
     for i in {0, size // 2, size - 1}:
         rows = slice(i, i + 1)
-        alone, own = agent.act(obs[rows], goal[rows], step[rows], goal[rows], generators([i]))
-        assert torch.equal(action[rows], alone) and torch.equal(memory[rows], own)
+        alone, own = act(agent, obs[rows], goal[rows], step[rows], None, [i])
+        assert torch.equal(action[rows], alone) and (memory[rows] == own).all()
 
 
 @pytest.mark.parametrize("spec", [FLAT, SETS, PARTICLES])
@@ -325,11 +338,12 @@ def test_predicted_subgoals_are_pursued_as_they_are(spec: ObservationSpec) -> No
     agent = make_hiql(spec)
     obs, goal = torch.randn(3, *spec.shape), torch.randn(3, *spec.shape)
     step = torch.tensor([0, 1, 8])  # due, not due, all used
-    memory = torch.randn(3, *spec.shape)
-    action, pursued = agent.act(obs, goal, step, memory, generators([0, 1, 2]))
+    memory = torch.stack([agent.begin(g) for g in torch.randn(3, *spec.shape)])
+    action, kept = act(agent, obs, goal, step, memory, [0, 1, 2])
+    pursued = kept["subgoal"]
     predicted = agent.subgoal_policy(obs, goal)
     assert torch.allclose(pursued[0], predicted[0], atol=1e-6)
-    assert torch.equal(pursued[1], memory[1]) and torch.equal(pursued[2], goal[2])
+    assert torch.equal(pursued[1], memory["subgoal"][1]) and torch.equal(pursued[2], goal[2])
     assert torch.allclose(action, agent.policy(obs, pursued), atol=1e-6)
 
 
@@ -341,4 +355,4 @@ def test_diffusion_of_flat_observations_has_a_token_per_view() -> None:
     assert agent.subgoal_policy.denoiser.encode[0].weight.shape == (1, 3, 24)
     obs, goal = torch.randn(2, 6), torch.randn(2, 6)
     step = torch.zeros(2).long()
-    assert agent.act(obs, goal, step, goal, generators([0, 1]))[1].shape == (2, 6)
+    assert act(agent, obs, goal, step, None, [0, 1])[1]["subgoal"].shape == (2, 6)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.observations.kinds import IMAGE_KINDS
-from common.foundation.registry import AGENTS
+from common.foundation.registry import AGENTS, IMAGE_KINDS
 from common.paper import experiments
 from common.paper.experiments import as_overrides
 from common.settings.config import Config, compose, known_keys

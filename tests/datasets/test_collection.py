@@ -5,7 +5,6 @@ import fcntl
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ from common.foundation.errors import UserError
 from common.foundation.files import read_json
 from datasets.collection import EpisodeRecipe
 from datasets.shards import Part
-from datasets.store import SPLITS, Dataset, episode_path
-from tests.helpers.datasets import assert_same_data, run
-from tests.helpers.fakes import COLLECT, FRAME, point_world
+from datasets.source import SPLITS, EpisodeId
+from datasets.store import Dataset, episode_path
+from tests.helpers.datasets import assert_same_data, record, run
 from tests.helpers.manipobj_worlds import make_world
+from tests.helpers.point_world import COLLECT, IMAGES, NearPointWorld, point_world
+from tests.helpers.processes import alive, children, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOW = {"step_seconds": 0.01}  # an episode of 30 steps takes 0.3 s
@@ -36,7 +37,7 @@ def background(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen]:
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from tests.helpers.fakes import point_world\n"
+        "from tests.helpers.point_world import point_world\n"
         "from tests.helpers.datasets import run\n"
         f"run(Path(sys.argv[1]), world=point_world(**{settings!r}), workers=2)"
     )
@@ -53,34 +54,16 @@ def background(data_dir: Path, **settings: Any) -> Iterator[subprocess.Popen]:
         process.communicate()
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_rows_are_the_moments_before_their_actions(tmp_path: Path) -> None:
-    dataset = run(tmp_path)
+    dataset = record(tmp_path)
     columns, lengths = dataset.load(["actions", "terminals", "qpos", "state_observations"])
     assert lengths.tolist() == [30] * 10
     np.testing.assert_array_equal(columns["terminals"], np.arange(300) % 30 == 29)
-    states = columns["state_observations"].reshape(10, 30, 3)
+    states = columns["state_observations"].reshape(10, 30, 2)
     np.testing.assert_allclose(columns["qpos"], 2 * columns["state_observations"], rtol=1e-6)
-    # The walk adds the action to the first two coordinates, and noise of 0.01.
-    moves = states[:, 1:, :2] - states[:, :-1, :2]
-    np.testing.assert_allclose(moves, columns["actions"].reshape(10, 30, 2)[:, :-1], atol=0.06)
+    # The walk adds a tenth of the action, and noise of 0.001.
+    actions = columns["actions"].reshape(10, 30, 2)
+    np.testing.assert_allclose(np.diff(states, axis=1), actions[:, :-1] / 10, atol=0.006)
     assert len(np.unique(states[:, 0, 0])) == 10  # every episode starts elsewhere
 
 
@@ -88,12 +71,13 @@ def test_data_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     one = run(tmp_path, "one", pixels=True)
     three = run(tmp_path, "three", pixels=True, workers=3)
     assert_same_data(one, three)
-    assert one.read_episode("val", 0)["observations"].shape == (30, *FRAME)
+    assert_same_data(one, run(tmp_path, "here", point_world(kind=NearPointWorld), pixels=True))
+    assert one.read_episode("val", 0)["observations"].shape == (30, *IMAGES)
 
 
 def test_data_depend_on_seed_split_and_episode(tmp_path: Path) -> None:
-    first = run(tmp_path, "first")
-    second = run(tmp_path, "second", seed=4)
+    first = record(tmp_path, "first")
+    second = record(tmp_path, "second", seed=4)
     starts = [
         dataset.read_episode(split, index)["qpos"][0, 0]
         for dataset in (first, second)
@@ -104,7 +88,7 @@ def test_data_depend_on_seed_split_and_episode(tmp_path: Path) -> None:
 
 
 def test_header_describes_the_dataset(tmp_path: Path) -> None:
-    header = run(tmp_path, pixels=True).header
+    header = record(tmp_path, pixels=True).header
     assert header["complete"] is True
     assert header["episodes"] == {"train": 10, "val": 1}
     assert header["rows"] == {"train": 300, "val": 30}
@@ -112,8 +96,8 @@ def test_header_describes_the_dataset(tmp_path: Path) -> None:
     assert header["settings"]["mode"] == "data_collection"
     assert header["max_episode_steps"] == 30
     assert header["collection"]["action_noise"] == 0.1
-    assert header["columns"]["observations"] == {"shape": list(FRAME), "dtype": "uint8"}
-    assert header["qpos_layout"] == {"point": [0, 3]}
+    assert header["columns"]["observations"] == {"shape": list(IMAGES), "dtype": "uint8"}
+    assert header["qpos_layout"] == {"point": [0, 2]}
     assert header["seed"] == 3
     assert header["command"] == "python collect.py dataset_name=points"
     assert {"numpy", "python", "h5py"} <= header["versions"].keys()
@@ -129,8 +113,8 @@ def test_finished_collection_says_so_and_changes_nothing(tmp_path: Path, capsys)
 
 
 def test_only_missing_episodes_are_collected(tmp_path: Path) -> None:
-    dataset = run(tmp_path, "whole")
-    again = run(tmp_path, "again")
+    dataset = record(tmp_path, "whole")
+    again = record(tmp_path, "again")
     missing = [episode_path(again.folder, "train", 4), episode_path(again.folder, "val", 0)]
     kept = episode_path(again.folder, "train", 5)
     before = kept.stat().st_mtime_ns
@@ -138,7 +122,7 @@ def test_only_missing_episodes_are_collected(tmp_path: Path) -> None:
         path.unlink()
     leftover = again.folder / "train" / ".000004.h5.123.tmp"
     leftover.write_bytes(b"half an episode")
-    assert_same_data(dataset, run(tmp_path, "again"))
+    assert_same_data(dataset, record(tmp_path, "again"))
     assert kept.stat().st_mtime_ns == before
     assert not leftover.exists()
 
@@ -221,19 +205,19 @@ def test_failure_of_one_worker_stops_the_others(tmp_path: Path) -> None:
     ],
 )
 def test_other_settings_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
-    run(tmp_path)
+    record(tmp_path)
     with pytest.raises(UserError) as error:
-        run(tmp_path, **changes)
+        record(tmp_path, **changes)
     assert f"was made with {message}; choose another name" in str(error.value)
 
 
 def test_other_simulator_version_matters_only_while_incomplete(tmp_path: Path, monkeypatch) -> None:
-    folder = run(tmp_path).folder
+    folder = record(tmp_path).folder
     monkeypatch.setattr("envs.base.version", lambda package: "0.0")
-    run(tmp_path)
+    record(tmp_path)
     episode_path(folder, "train", 0).unlink()
     with pytest.raises(UserError, match=r"versions\.numpy=.*, not 0\.0"):
-        run(tmp_path)
+        record(tmp_path)
 
 
 def test_two_collections_do_not_mix(tmp_path: Path) -> None:
@@ -271,21 +255,21 @@ def test_cube_episode_does_not_depend_on_what_was_recorded_before(tmp_path: Path
     for recipe, episodes in ((fresh, [2]), (used, [0, 1, 2])):
         env = recipe.make()
         for index in episodes:
-            assert list(recipe.record(env, ("train", index))) == list(range(1, 41))
+            assert list(recipe.run(env, EpisodeId("train", index))) == list(range(1, 41))
     contents = [episode_path(r.folder, "train", 2).read_bytes() for r in (fresh, used)]
     assert contents[0] == contents[1]
     assert contents[0] != episode_path(used.folder, "train", 1).read_bytes()
 
 
 def test_worker_needs_no_torch(tmp_path: Path) -> None:
-    """What a worker loads, `collect.py` among it, does not import torch."""
+    """Modules of a worker, `collect.py` among them, do not import torch."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import collect, datasets.workers\n"
+        "import collect, common.foundation.jobs\n"
         "from pathlib import Path\n"
         "from tests.datasets.test_collection import cube_recipe\n"
         "recipe = cube_recipe(Path(sys.argv[1]) / 'data', steps=5)\n"
-        "assert list(recipe.record(recipe.make(), ('train', 0))) == [1, 2, 3, 4, 5]\n"
+        "assert list(recipe.run(recipe.make(), ('train', 0))) == [1, 2, 3, 4, 5]\n"
         "assert 'torch' not in sys.modules"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path), str(ROOT)]

@@ -13,7 +13,7 @@ from datasets.episodes import EpisodeWriter
 from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset, episode_path
 from tests.helpers.datasets import assert_same_data, record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 
 COMMAND = "python -m datasets.convert import FILE NAME"
 
@@ -30,8 +30,8 @@ def foreign(path: Path, episodes: int = 3, **changes: np.ndarray) -> Path:
     columns = {
         "actions": rng.standard_normal((rows, 2), np.float32),
         "terminals": np.arange(rows) % 4 == 3,
-        "qpos": rng.standard_normal((rows, 3), np.float32),
-        "state_observations": rng.standard_normal((rows, 3), np.float32),
+        "qpos": rng.standard_normal((rows, 2), np.float32),
+        "state_observations": rng.standard_normal((rows, 2), np.float32),
     }
     np.savez_compressed(path, **(columns | changes))
     return path
@@ -80,7 +80,7 @@ def test_an_interrupted_import_continues(tmp_path: Path, monkeypatch) -> None:
 
 def test_another_file_does_not_mix_in(tmp_path: Path) -> None:
     take_in(foreign(tmp_path / "one.npz"), tmp_path)
-    other = foreign(tmp_path / "two.npz", qpos=np.zeros((12, 3), np.float32))
+    other = foreign(tmp_path / "two.npz", qpos=np.zeros((12, 2), np.float32))
     with pytest.raises(UserError, match=r"copy was made with source\.train\.file=one\.npz"):
         take_in(other, tmp_path)
     other.rename(tmp_path / "one.npz")
@@ -89,7 +89,7 @@ def test_another_file_does_not_mix_in(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_not_finite_names_the_episode(tmp_path: Path) -> None:
-    qpos = np.zeros((12, 3), np.float32)
+    qpos = np.zeros((12, 2), np.float32)
     qpos[6, 1] = np.nan
     file = foreign(tmp_path / "out.npz", qpos=qpos)
     with pytest.raises(UserError, match=r"out\.npz, train episode 1: column qpos: .* not finite"):

@@ -1,4 +1,4 @@
-"""What `python -m datasets.inspect` says: header, columns, figures, damage, videos."""
+"""Report of `python -m datasets.inspect`: header, columns, figures, damage, videos."""
 
 import zipfile
 from pathlib import Path
@@ -19,7 +19,8 @@ from envs.rendering import rendering_problem
 from envs.tabletop.statistics import statistics
 from tests.helpers import manipobj_worlds
 from tests.helpers.datasets import record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
+from tests.helpers.worlds import random_episode
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_figures_of_stacks() -> None:
 def test_figures_of_the_robot_are_those_of_the_simulator() -> None:
     world = manipobj_worlds.make_world(num_cubes=1)
     env = world.make()
-    infos = manipobj_worlds.random_episode(env, seed=0, steps=10)
+    infos = random_episode(env, seed=0, steps=10)
     columns = {
         "qpos": np.stack([info["qpos"] for info in infos]).astype(np.float32),
         "state_observations": np.stack([info["state_obs"] for info in infos]).astype(np.float32),
@@ -196,7 +197,7 @@ def test_a_world_that_cannot_draw_says_so(tmp_path: Path) -> None:
 def test_stored_states_look_as_when_they_were_simulated(tmp_path: Path) -> None:
     world = manipobj_worlds.make_world(num_cubes=1, random_colors=False)
     first, second = world.make(), world.make()
-    infos = manipobj_worlds.random_episode(first, seed=0, steps=3)
+    infos = random_episode(first, seed=0, steps=3)
     second.reset(seed=5)
     real = first.unwrapped.frame().astype(int)
     drawn = [world.replay(second, {"qpos": info["qpos"].astype(np.float32)}) for info in infos]

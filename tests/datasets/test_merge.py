@@ -12,7 +12,7 @@ from datasets.merge import merge
 from datasets.source import SPLITS
 from datasets.store import Dataset, episode_path
 from tests.helpers.datasets import record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 
 COMMAND = "python -m datasets.merge all one two"
 

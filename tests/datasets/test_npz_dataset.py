@@ -15,7 +15,7 @@ from datasets.npz_dataset import NpzDataset, open_dataset
 from datasets.store import Dataset
 from envs.make import make_world
 from tests.helpers import manipobj_worlds
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 
 LENGTHS = (5, 3, 4)
 
@@ -28,8 +28,8 @@ def arrays(lengths: tuple[int, ...] = LENGTHS, **changes: np.ndarray | None) -> 
         "observations": rng.integers(0, 256, (rows, 16, 16, 3), np.uint8),
         "actions": rng.standard_normal((rows, 2), np.float32),
         "terminals": np.isin(np.arange(rows), np.cumsum(lengths) - 1),
-        "qpos": rng.standard_normal((rows, 3), np.float32),
-        "state_observations": rng.standard_normal((rows, 3), np.float32),
+        "qpos": rng.standard_normal((rows, 2), np.float32),
+        "state_observations": rng.standard_normal((rows, 2), np.float32),
     } | changes
     return {name: column for name, column in columns.items() if column is not None}
 
@@ -103,10 +103,10 @@ def test_columns_that_a_world_does_not_know_are_kept(tmp_path: Path) -> None:
         ({"terminals": None}, r"does not fit: column terminals is missing \(there are obs"),
         ({"actions": np.zeros((12, 7), np.float32)}, r"actions has rows of shape \(7,\) .*\(2,\)"),
         ({"terminals": np.zeros((12, 1), bool)}, r"terminals has rows of shape \(1,\)"),
-        ({"qpos": np.zeros((12, 3), complex)}, "complex128, not numbers"),
+        ({"qpos": np.zeros((12, 2), complex)}, "complex128, not numbers"),
         ({"observations": np.zeros((12, 16, 16, 3))}, "images are"),
         ({"observations": np.zeros((12, 16), np.uint8)}, "images are"),
-        ({"qpos": np.zeros((11, 3), np.float32)}, "'qpos': 11.* they need the same, not 0"),
+        ({"qpos": np.zeros((11, 2), np.float32)}, "'qpos': 11.* they need the same, not 0"),
         ({"terminals": np.zeros(12, bool)}, "ends within an episode"),
         ({"terminals": np.arange(12) == 5}, "ends within an episode"),
     ],
@@ -187,7 +187,7 @@ def test_training_on_a_file_equals_training_on_the_folder(
     (buffer, normaliser), (buffer2, normaliser2) = loaded
     assert torch.equal(buffer.obs, buffer2.obs)
     assert torch.equal(buffer.action, buffer2.action)
-    assert torch.equal(buffer.length, buffer2.length)
+    assert torch.equal(buffer.episodes.length, buffer2.episodes.length)
     assert torch.equal(buffer.reward_rows["qpos"], buffer2.reward_rows["qpos"])
     assert torch.equal(normaliser.mean, normaliser2.mean)
-    assert len(buffer.length) == 6 // div
+    assert len(buffer.episodes.length) == 6 // div

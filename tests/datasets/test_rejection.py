@@ -7,7 +7,7 @@ from common.foundation.errors import UserError
 from datasets.collection import collect
 from datasets.store import Dataset
 from envs.base import EpisodeRejected
-from tests.helpers.fakes import COLLECT, PointCollector, PointSettings, PointWorld
+from tests.helpers.point_world import COLLECT, PointCollector, PointSettings, PointWorld
 
 
 class PickyCollector(PointCollector):

@@ -5,7 +5,7 @@
     python -m tests.faults kills-data damage   some parts; the others stay as they were
 
 A stopped kills part goes on with the command that it was at. What a part saw stays in
-`output/faults/`, and RELIABILITY.md is made of the parts that are there.
+`output/faults/`, and docs/reliability.md is made of the parts that are there.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 # Worker processes import this file as well, so what needs torch is imported where it is used.
 
-DOCUMENT = Path("RELIABILITY.md")  # of the project's folder
+DOCUMENT = Path("docs/reliability.md")  # of the project's folder
 
 
 def cpu_seconds() -> float:

@@ -23,7 +23,7 @@ from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset, episode_path
 from tests.faults.report import Tally
 from tests.helpers.datasets import record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.latents import LatentStore
 
@@ -75,7 +75,7 @@ def run(target: Target, tries: int, seed: int = 0) -> Tally:
 
 
 def attempt(target: Target, expected: Any) -> tuple[str, str]:
-    """How reading the damaged file ends."""
+    """The end of reading the damaged file."""
     try:
         found = plain(target.read())
     except UserError as error:
@@ -187,7 +187,8 @@ def run_targets(place: Path) -> list[Target]:
 def _snapshot(place: Path) -> Target:
     """The settings that a run's folder belongs to."""
     config = compose(["seed=3", f"output_dir={place / 'runs'}"])
-    open_run(config).close()
+    with open_run(config):
+        pass
     file = run_path(config) / "config.json"
 
     def read() -> Any:

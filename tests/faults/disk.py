@@ -78,7 +78,7 @@ class Files:
 
     @property
     def writers(self) -> dict[str, Callable[[], object]]:
-        """What writes, by its name."""
+        """Actions that write, by their names."""
         return {
             "checkpoint": lambda: checkpoint.save(self.last, {"a": torch.ones(2000)}, {"step": 2}),
             "episode": self.write_episode,

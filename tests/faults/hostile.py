@@ -29,7 +29,7 @@ from datasets.store import Dataset, episode_path
 from tests.faults.report import Tally
 from tests.helpers.datasets import record
 from tests.helpers.encoder_folders import dlp_folder, vqvae_folder
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 from visual_encoders.checkpoints import load_folder, save_folder
 from visual_encoders.frozen import EncoderChoice
 from visual_encoders.latents import LatentStore
@@ -39,7 +39,7 @@ Trap = tuple[str, Callable[[], Any]]  # what it is; reads it
 
 
 class Payload:
-    """Whoever unpickles this makes a file."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -257,7 +257,7 @@ def run(folder: Path) -> list[Tally]:
 
 
 def spring(read: Callable[[], Any], name: str) -> tuple[str, str]:
-    """How a command ends that reads a trap."""
+    """The end of a command that reads a trap."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), one_line_errors():

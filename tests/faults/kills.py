@@ -227,7 +227,7 @@ def compare(job: Job, folder: Path, expected: dict[str, Any]) -> str:
 
 
 def data_jobs(place: Path) -> list[Job]:
-    """What makes datasets, and latents of one."""
+    """Commands that make datasets, and latents of one."""
     data = make_data(place / "data")
     return [
         collection("cubes from state", *CUBES, "env_kwargs.manipobj.mode=data_collection"),

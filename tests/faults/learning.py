@@ -3,11 +3,12 @@
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from common.data.batches import GoalShares
 from common.data.buffer import Buffer
+from common.data.goals import GoalLaw, GoalShares
 from common.foundation.errors import UserError
 from common.training.diagnosis import Watch, reward_problems, value_problems
 from common.training.offline import Trainer
@@ -23,10 +24,9 @@ def buffer(current: float) -> Buffer:
     """Random rows; `current` is the share of goals that are the next state, with reward 0."""
     shares = GoalShares(current, 1 - current, 0.0, False)
     obs, lengths = torch.randn(3000, 2), torch.full((3,), 1000)
-    goals = {"value_goals": shares, "policy_goals": SHARES}
-    own = {"gamma": 0.99, "subgoal_k": 5, "done_signal": False}
+    law = GoalLaw(shares, SHARES, gamma=0.99)
     constant = None if current else lambda rows, goals: -torch.ones(len(rows["x"]))
-    return Buffer(obs, obs, lengths, {"x": obs}, constant, **goals, **own)
+    return Buffer(obs, obs, lengths, {"x": obs}, constant, goals=law, done_signal=False)
 
 
 def values() -> Tally:
@@ -36,10 +36,10 @@ def values() -> Tally:
         lowest = -1 / (1 - gamma)
         for name in ("value/mean", "critic/mean", "policy/q"):
             for share in (-0.5, -0.11, 1.11, 2.0):
-                found = value_problems({name: share * lowest}, gamma, 1)
+                found = value_problems({name: share * lowest}, (lowest, 0.0), 1)
                 tally.expect(name in found and "look at" in found[name], f"{found}", "told")
             for share in (-0.05, 0.0, 0.5, 1.0, 1.05):
-                found = value_problems({name: share * lowest}, gamma, 1)
+                found = value_problems({name: share * lowest}, (lowest, 0.0), 1)
                 tally.expect(not found, f"a false alarm: {found}")
     return tally
 
@@ -48,8 +48,9 @@ def flat_values() -> Tally:
     """A V that is the same everywhere, which is normal in the first updates only."""
     tally = Tally("value estimates that tell no states apart")
     for gamma in (0.5, 0.95, 0.99):
+        lowest = -1 / (1 - gamma)
         for spread, step, wrong in ((1e-3, 5000, True), (1e-3, 500, False), (0.1, 5000, False)):
-            found = value_problems({"value/std": spread / (1 - gamma)}, gamma, step)
+            found = value_problems({"value/std": -spread * lowest}, (lowest, 0.0), step)
             tally.expect(bool(found) == wrong, f"{found}", "told" if wrong else "harmless")
     return tally
 
@@ -66,7 +67,7 @@ def rewards() -> Tally:
 
 
 class _Sizes:
-    """What the encoders' own judgement reads of them."""
+    """The columns that the encoders' own judgement reads."""
 
     def __init__(self, **entries: object) -> None:
         self.__dict__.update(entries)
@@ -115,14 +116,21 @@ def broken_numbers() -> Tally:
             updates = _Sizes(
                 sums=lambda n=name, v=value: {n: torch.tensor(v), "ok": torch.ones(())}
             )
-            trainer = _Sizes(
-                step=7, config=_Sizes(log_freq=10), updates=updates, last=Path("no such file")
-            )
-            tally.add(*_refusal(lambda t=trainer: Trainer._means(t), name))
-    trainer = _Sizes(step=7, last=Path("no such file"))
+            trainer = _stopped_at_seven(Trainer)
+            trainer.rhythm, trainer.updates = _Sizes(log=10), updates
+            tally.add(*_refusal(trainer._finite_sums, name))
+    trainer = _stopped_at_seven(EncoderTrainer)
     weights = {"w": torch.tensor([1.0, float("nan")])}
-    tally.add(*_refusal(lambda: EncoderTrainer._check_network(trainer, weights), "w"))
+    trainer.model = _Sizes(network=_Sizes(state_dict=lambda: weights))
+    tally.add(*_refusal(lambda: trainer._write(trainer.last, {}), "w"))
     return tally
+
+
+def _stopped_at_seven(kind: type) -> Any:
+    """A run without anything but its place, in a folder that does not exist."""
+    trainer = kind.__new__(kind)
+    trainer.step, trainer.folder = 7, Path("no such folder")
+    return trainer
 
 
 def _refusal(action, name: str) -> tuple[str, str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from common.data.batches import GoalShares
+from agents.base import Timestep
 from common.data.buffer import Buffer
 from common.data.draws import Draws
+from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.evaluation.evaluate import evaluate, prepare_evaluation
 from common.foundation.errors import UserError
@@ -105,7 +106,7 @@ def random_buffer(config: Config, setup: Setup) -> Buffer:
     obs = obs.to(observation.dtype)
     if obs.is_floating_point():
         obs = obs / 128 - 1
-    action = torch.rand(rows, setup.world.action_dim, generator=generator) * 2 - 1
+    action = torch.rand(rows, setup.world.actions.size, generator=generator) * 2 - 1
     shares = GoalShares(0.2, 0.8, 0.0, False)
     return Buffer(
         obs,
@@ -113,10 +114,7 @@ def random_buffer(config: Config, setup: Setup) -> Buffer:
         torch.full((EPISODES,), ROWS),
         {},
         None,
-        value_goals=shares,
-        policy_goals=shares,
-        gamma=config.gamma,
-        subgoal_k=5,
+        goals=GoalLaw(shares, shares, config.gamma),
         done_signal=config.done_signal,
     )
 
@@ -137,7 +135,7 @@ def attempt(combination: Combination, encoders: Path, act: bool) -> None:
     world, observation = _world(tuple(shared))
     setup = make_setup(config, world, observation, Normaliser.none(torch.device("cpu")))
     buffer = random_buffer(config, setup)
-    updates = Updates(setup.agent, Draws(buffer, config.batch_size, 0), {})
+    updates = Updates(setup.agent, Draws(buffer, config.batch_size, 0, setup.agent.wants), {})
     for step in (1, 2):
         updates.run(step)
     broken = [name for name, total in updates.sums().items() if not torch.isfinite(total)]
@@ -151,7 +149,8 @@ def attempt(combination: Combination, encoders: Path, act: bool) -> None:
         evaluate(*parts, episodes=1, seed=0, num_envs=1, workers=1, tasks=tasks)
     else:
         obs, generators = buffer.obs[:1], [torch.Generator().manual_seed(0)]
-        action, _ = setup.agent.act(obs, obs, torch.zeros(1), obs, generators)
+        memory = setup.agent.begin(obs[0]).unsqueeze(0)
+        action, _ = setup.agent.act(Timestep(obs, obs, torch.zeros(1), memory, generators))
         if not torch.isfinite(action).all():
             raise ArithmeticError("an action is not finite")
 

@@ -71,7 +71,7 @@ def with_value(key: str, value: Any) -> dict[str, Any]:
 
 
 def outcome(action: Callable[[], Any]) -> tuple[str, str]:
-    """How an action ends: "done", "told" in one line, or "lost", with the message."""
+    """The end of an action: "done", "told" in one line, or "lost", with the message."""
     try:
         action()
     except UserError as error:
@@ -103,7 +103,7 @@ def wrong_values(part: dataclasses.Field) -> list[Any]:
 
 
 def is_text(part: dataclasses.Field) -> bool:
-    """Whether any text is a value of the right type."""
+    """True where any text is a value of the right type."""
     return "str" in str(part.type) and not part.metadata.get("choices")
 
 

@@ -27,7 +27,7 @@ from tests.faults.report import Part, Tally
 
 @dataclass(frozen=True)
 class Scale:
-    """How often things are tried.
+    """Numbers of tries.
 
     Attributes:
         kills: of each command. jobs: commands that are killed at once; 0 = one per core.

@@ -61,7 +61,7 @@ def members(session: int) -> list[int]:
 
 
 def orphans(session: int) -> list[str]:
-    """What is left of a session after `PATIENCE`; it is ended then."""
+    """Processes left of a session after `PATIENCE`; they are ended then."""
     deadline = time.monotonic() + PATIENCE
     while members(session) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -17,7 +17,7 @@ from tests.faults.kills import CUBES, RHYTHM, content, must, run_result
 from tests.faults.processes import start, temporaries
 from tests.faults.report import Tally
 from tests.helpers.datasets import assert_same_data, record
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 
 BUSY = ("is in use by process", "another process is writing")
 

@@ -1,4 +1,4 @@
-"""What each fault did, counted, and the table that RELIABILITY.md is made of."""
+"""Outcomes of each fault, counted, and the table that docs/reliability.md is made of."""
 
 import platform
 from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ class Part:
 
 def machine() -> str:
     """Code, versions and system that a part ran with."""
-    git = git_state(ROOT, ignored="RELIABILITY.md")
+    git = git_state(ROOT, ignored="docs/reliability.md")
     commit = git["commit"][:7] + "-dirty" * git["dirty"] if git else "no checkout"
     return (
         f"commit {commit}, Python {platform.python_version()}, torch {torch.__version__}, "
@@ -87,7 +87,7 @@ def load(path: Path) -> Part:
 
 def table(tallies: Iterable[Tally]) -> list[str]:
     """One line of Markdown for each fault."""
-    lines = ["| fault | tried | told in one line | no difference | lost |"]
+    lines = ["| fault | tried | reported | no difference | lost |"]
     lines += ["|---|---|---|---|---|"]
     for tally in tallies:
         note = f" ({tally.note})" if tally.note else ""
@@ -97,7 +97,7 @@ def table(tallies: Iterable[Tally]) -> list[str]:
 
 
 def document(parts: Sequence[Part]) -> str:
-    """The whole of RELIABILITY.md."""
+    """The whole of docs/reliability.md."""
     tallies = [tally for part in parts for tally in part.tallies]
     tried, lost = sum(tally.tried for tally in tallies), sum(len(t.lost) for t in tallies)
     lines = [
@@ -106,7 +106,7 @@ def document(parts: Sequence[Part]) -> str:
         "Written by `python -m tests.faults` from what it saw; nothing here was entered by hand. "
         f"{tried} faults were tried, {lost} lost something.",
         "",
-        "*Told in one line*: the command ended, or warned, with a message that names what is wrong "
+        "*Reported*: the command ended, or warned, with one line that names what is wrong "
         "and what to do, and what was there before is intact. *No difference*: the results are "
         "those of an undisturbed run, bit for bit. *Lost*: neither.",
     ]

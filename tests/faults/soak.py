@@ -29,7 +29,7 @@ COUNTS = ("MiB", "files", "threads", "processes")
 
 @dataclass
 class Look:
-    """What a process and its children hold at one moment."""
+    """Resources of a process and its children at one moment."""
 
     at: float
     numbers: tuple[float, ...]
@@ -62,7 +62,7 @@ def slopes(looks: list[Look]) -> dict[str, tuple[float, float]]:
 
 
 def judge(fault: str, looks: list[Look], problem: str = "") -> Tally:
-    """Whether everything stayed flat, and nothing else was a problem: one try, however long."""
+    """True if everything stayed flat and nothing else was a problem: one try, however long."""
     tally, found = Tally(fault), slopes(looks)
     tally.note = ", ".join(f"{name} {m:.1f} {g:+.2f}" for name, (m, g) in found.items())
     tally.note += f" from the middle to the end, {len(looks)} looks"

@@ -9,24 +9,23 @@ from agents.observations.kinds import make_observation
 from common.data.normaliser import Normaliser
 from common.evaluation.evaluate import evaluate
 from common.foundation.errors import UserError
-from common.foundation.processes import Patience
+from common.foundation.pool import Patience
 from datasets.store import Dataset
 from tests.faults.report import Tally
-from tests.faults.troubled import TroubledWorld
-from tests.helpers import fake_world
 from tests.helpers.datasets import assert_same_data, run
-from tests.helpers.fakes import point_world
+from tests.helpers.fake_agents import PointAgent
+from tests.helpers.point_world import PointWorld, point_world
 
 SILENCE = 90.0  # seconds after which a worker counts as hanging here: starts on a busy machine last
 TROUBLES = ("raise", "die", "hang")
 EPISODES = 4  # of an evaluation
 
 
-def play(world: fake_world.PointWorld, retries: int, silence: float = 600.0) -> list[dict]:
+def play(world: PointWorld, retries: int, silence: float = 600.0) -> list[dict]:
     """The rows of an evaluation with two workers."""
     observation = make_observation("ec_state_gen", world)
     width = observation.shape[-1:]
-    parts = fake_world.PointAgent(observation.shape), world, observation
+    parts = PointAgent(observation.shape), world, observation
     return evaluate(
         *parts,
         Normaliser(torch.zeros(width), torch.ones(width)),
@@ -47,16 +46,15 @@ def evaluations(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
     """Trouble in one episode of an evaluation: mended by another try, or reported."""
     mended = Tally("an environment of an evaluation raises, dies or hangs once")
     stopped = Tally("the same, again and again")
-    undisturbed = play(fake_world.PointWorld(), 0)
+    undisturbed = play(point_world(12), 0)
     episode = undisturbed[1]
     for trouble in troubles:
         marks = place / f"marks-{trouble}"
         marks.mkdir(parents=True)
-        world = TroubledWorld(trouble={episode["seed"]: trouble}, marks=str(marks))
-        mended.expect(
-            play(world, 1, patience(trouble).timeout) == undisturbed, f"{trouble}: other results"
-        )
-        world.times = 99
+        at = {"trouble": trouble, "trouble_seed": episode["seed"], "marks": str(marks)}
+        rows = play(point_world(12, **at), 1, patience(trouble).timeout)
+        mended.expect(rows == undisturbed, f"{trouble}: other results")
+        world = point_world(12, **at, times=99)
         try:
             play(world, 1, patience(trouble).timeout)
         except RuntimeError as error:
@@ -89,7 +87,7 @@ def collections(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
 
 
 def kept(place: Path) -> Tally:
-    """What was collected before a failure is still there, and the same command goes on."""
+    """Data collected before a failure are still there, and the same command goes on."""
     tally = Tally("a collection that stops at a failing episode")
     undisturbed = Dataset.open(place, "undisturbed")
     world = point_world(trouble="raise", trouble_episode=2)

@@ -72,17 +72,21 @@ def golden_model(particles: int) -> DLP:
     state = model.state_dict()
     own = {published: name for name, published in published_names(model).items()}
     for i, published in enumerate(sorted(own)):
-        shape = tuple(state[own[published]].shape)
-        draw = np.random.RandomState(1000 + i).standard_normal(shape)
-        if len(shape) == 2:
-            draw *= 0.4 / np.sqrt(shape[1])
-        elif len(shape) > 2:
-            draw /= np.sqrt(np.prod(shape[1:]))
-        else:
-            draw = 0.1 * draw + float(published.endswith(".weight"))
-        state[own[published]] = torch.from_numpy(draw.astype(np.float32))
+        state[own[published]] = golden_value(i, published, tuple(state[own[published]].shape))
     model.load_state_dict(state)
     return model
+
+
+def golden_value(index: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Weights of the golden vectors, a function of the entry's place, name and shape."""
+    draw = np.random.RandomState(1000 + index).standard_normal(shape)
+    if len(shape) == 2 and "quantize" not in name:
+        draw *= 0.4 / np.sqrt(shape[1])
+    elif len(shape) >= 2:
+        draw /= np.sqrt(np.prod(shape[1:]))
+    else:
+        draw = 0.1 * draw + float(name.endswith(".weight"))
+    return torch.from_numpy(draw.astype(np.float32))
 
 
 def golden_images() -> torch.Tensor:

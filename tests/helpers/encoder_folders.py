@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from datasets.source import EpisodeSource
+from datasets.source import EpisodeId, EpisodeSource
 from tests.helpers.dlp_models import small_model
 from visual_encoders.checkpoints import save_folder
 from visual_encoders.dlp.published import save
@@ -63,7 +63,7 @@ def encode_here(
         tool = recipe.make()
         try:
             for index in missing:
-                list(recipe.record(tool, ("train", index)))
+                list(recipe.run(tool, EpisodeId("train", index)))
         finally:
             tool.close()
     return store

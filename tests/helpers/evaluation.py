@@ -5,14 +5,15 @@ import torch
 from agents.observations.kinds import make_observation
 from common.data.normaliser import Normaliser
 from common.evaluation.evaluate import Evaluation, evaluate
-from tests.helpers.fake_world import PointAgent, PointWorld
+from tests.helpers.fake_agents import PointAgent
+from tests.helpers.point_world import point_world
 
 EPISODES = 5
-SHAPE = make_observation("ec_state_gen", PointWorld()).shape
+SHAPE = make_observation("ec_state_gen", point_world()).shape
 
 
 def run_fake(num_envs: int, workers: int, *, seed: int = 7, **options) -> Evaluation:
-    world = options.pop("world", None) or PointWorld()
+    world = options.pop("world", None) or point_world(12)
     observation = make_observation("ec_state_gen", world)
     normaliser = Normaliser(torch.full(SHAPE[-1:], 0.1), torch.full(SHAPE[-1:], 0.5))
     agent = options.pop("agent", None) or PointAgent(SHAPE)

@@ -2,9 +2,9 @@
 
 import torch
 
-from agents.base import ObservationSpec
 from agents.networks.entities import EITSettings
 from agents.networks.flat import MLPSettings
+from agents.observations.spec import ObservationSpec
 
 SMALL = EITSettings(
     embed_dim=16, h_dim=24, n_head=4, init_std=0.02, dropout=0.0, n_diffuser_layers=2
@@ -26,7 +26,7 @@ def entities(features: int) -> ObservationSpec:
     return ObservationSpec("entities", (4, features))
 
 
-FEW = MLPSettings(h_dim=24, conv_channels=(4, 6, 8))
+SMALL_MLP = MLPSettings(h_dim=24, conv_channels=(4, 6, 8))
 PARTICLES = ObservationSpec("entities", (6, 9), views=2, explicit=4)
 SPECS = {
     "entities": entities(7),

@@ -1,5 +1,6 @@
-"""Push-Tetris worlds for tests: the settings of `config.yaml`, and random episodes."""
+"""Push-Tetris worlds for tests."""
 
+import functools
 from typing import Any
 
 import gymnasium as gym
@@ -7,35 +8,14 @@ import numpy as np
 
 from envs.pushtetris import rules
 from envs.pushtetris.physics import Plane
-from envs.pushtetris.world import PushTetris, PushTetrisSettings
+from tests.helpers.worlds import world_of
 
-DEFAULTS = {
-    "mode": "task",
-    "reward_mode": "sparse",
-    "object_list": tuple(rules.PIECES),
-    "num_objects": 3,
-    "visualize_target": False,
-    "render_size": 128,
-}
-
-
-def make_world(*, max_episode_steps: int = 30, **changes: Any) -> PushTetris:
-    """Return the world with `changes` to `DEFAULTS`."""
-    settings = PushTetrisSettings(**(DEFAULTS | changes))
-    return PushTetris(settings, max_episode_steps=max_episode_steps)
+make_world = functools.partial(world_of, "pushtetris-v0", max_episode_steps=30)
 
 
 def make_env(pixels: bool = False, **changes: Any) -> gym.Env:
     """Return its environment without the time limit."""
     return make_world(**changes).make(pixels=pixels).unwrapped
-
-
-def random_episode(env: gym.Env, seed: int, steps: int) -> list[dict[str, Any]]:
-    """Return the infos of an episode: the reset's, then those of `steps` random actions."""
-    actions = np.random.default_rng(seed).uniform(-1, 1, (steps, 2)).astype(np.float32)
-    infos = [env.reset(seed=seed)[1]]
-    infos += [env.step(action)[4] for action in actions]
-    return infos
 
 
 def put(env: gym.Env, poses: np.ndarray) -> None:

@@ -1,35 +1,19 @@
 """Scenes for tests: small settings, and OGBench's own scene to compare with."""
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from envs.rendering import without_backend
 from envs.scene import rules
-from envs.scene.world import Scene, SceneSettings
 from tests.helpers.ogbench_cubes import copy_state
+from tests.helpers.worlds import world_of
 
 with without_backend():
     from ogbench.manipspace.envs.scene_env import SceneEnv
 
-DEFAULTS = {
-    "mode": "task",
-    "reward_mode": "sparse",
-    "num_cubes": 1,
-    "visualize_info": False,
-    "terminate_at_goal": False,
-    "width": 32,
-    "height": 32,
-    "render_quality": "full",
-    "published_drawer_rule": False,
-    "published_health_check": False,
-}
-
-
-def make_world(*, multiview: bool = False, max_episode_steps: int = 20, **changes: Any) -> Scene:
-    """Return the scene with `changes` to `DEFAULTS`."""
-    settings = SceneSettings(**(DEFAULTS | changes))
-    return Scene(settings, max_episode_steps=max_episode_steps, multiview=multiview)
+make_world = functools.partial(world_of, "visual-scene-v0", width=32, height=32)
 
 
 def ogbench_scene(**settings: Any) -> SceneEnv:

@@ -15,6 +15,3 @@ def this_python(folder: Path) -> Path:
     requirements = (REPOSITORY / "requirements.txt").read_text().rstrip("\n")
     (folder / "installed-requirements.txt").write_text(requirements)
     return folder
-
-
-REPOSITORY = Path(__file__).resolve().parents[2]

@@ -1,19 +1,27 @@
 """Training runs as commands, stopped and compared."""
 
 import csv
+import os
 import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import train
+from agents.base import Timestep
 from agents.iql.iql import IQL
 from common.evaluation import evaluate as evaluation_run
 from common.evaluation.evaluate import Evaluation, EvaluationStopped, summarise
 from common.runs import checkpoint
 from common.runs.folders import train_name
 from tests.helpers.crashes import Crash
+from tests.helpers.shells import REPOSITORY
 
 # Rows after 4, 8, ... updates; evaluations after 9, 18 and 20; checkpoints after 6, 12, 18.
 RHYTHM = ("steps=20", "log_freq=4", "eval_freq=9", "checkpoint_freq=6")
@@ -38,7 +46,7 @@ def evaluations(monkeypatch):
 
     def fake(agent, world, observation, normaliser, **options):
         obs = torch.ones(1, *observation.shape)
-        action, _ = IQL.act(agent, obs, -obs, torch.zeros(1), obs, [])
+        action, _ = IQL.act(agent, Timestep(obs, -obs, torch.zeros(1), None, []))
         figures.append(int(action[0, 0].abs() * 1e6) % 10)
         return result(figures[-1])
 
@@ -70,9 +78,6 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert (meta["step"], meta["extra"]) == (meta2["step"], meta2["extra"])
 
 
-# --- interrupted ----------------------------------------------------------------------------------
-
-
 def interrupt(config, arrange) -> None:
     """Run until the crash that `arrange(monkeypatch)` prepares."""
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +86,33 @@ def interrupt(config, arrange) -> None:
             train.run(config)
 
 
-# --- signals --------------------------------------------------------------------------------------
+def start(*arguments: str, **environment: str) -> subprocess.Popen:
+    """`python ARGUMENTS` at the repository's root, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen, happened: Callable[[], object]) -> None:
+    """Wait until something has happened in a process that goes on."""
+    deadline = time.monotonic() + 200
+    while not happened():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def signal_at(patch, owner, name: str, call: int, number: int) -> None:

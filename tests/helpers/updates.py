@@ -2,12 +2,15 @@
 
 import torch
 
-from agents.base import ObservationSpec
-from common.data.batches import GoalShares
+from agents.observations.spec import ObservationSpec
 from common.data.buffer import Buffer
+from common.data.draws import Draws
+from common.data.goals import GoalLaw, GoalShares
+from common.data.wants import Transitions
 from common.training.updates import Updates
 from tests.helpers.agents import CPU, SETS
 
+SUBGOALS = Transitions(5)
 FUTURE = GoalShares(0.2, 0.8, 0.0, False)
 
 
@@ -19,12 +22,13 @@ def make_buffer(spec: ObservationSpec = SETS, device: torch.device = CPU) -> Buf
         torch.tensor([20, 40], device=device),
         {},
         None,
-        value_goals=FUTURE,
-        policy_goals=FUTURE,
-        gamma=0.9,
-        subgoal_k=5,
+        goals=GoalLaw(FUTURE, FUTURE, gamma=0.9),
         done_signal=False,
     )
+
+
+def make_draws(buffer: Buffer, size: int = 16, seed: int = 3, wants=SUBGOALS) -> Draws:
+    return Draws(buffer, size, seed, wants)
 
 
 def run(updates: Updates, steps: range) -> dict[str, torch.Tensor]:

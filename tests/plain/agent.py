@@ -6,6 +6,7 @@ of parameters, and a loop over parameters for the target critics.
 
 import torch
 import torch.nn.functional as F
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from agents.iql.iql import IQL
@@ -37,13 +38,13 @@ class PlainAgent:
         self._critics = modules[1]
         self.done = 0  # updates
 
-    def update(self, batch: Batch, noise: tuple[Tensor, ...]) -> dict[str, float]:
+    def update(self, batch: Batch, noise: TensorDict) -> dict[str, float]:
         """One update in the published order; returns its losses."""
         losses = {"value": self._step(self.value, self._value_loss(batch))}
         losses["critic"] = self._step(self._critics, self._critic_loss(batch))
         losses["policy"] = self._step(self.policy, self._policy_loss(batch))
         if self.diffuser is not None:
-            losses["subgoal"] = self._step(self.diffuser, self._diffusion_loss(batch, *noise))
+            losses["subgoal"] = self._step(self.diffuser, self._diffusion_loss(batch, **noise))
         for critic, target in zip(self.critics, self.targets, strict=True):
             for p, q in zip(critic.parameters(), target.parameters(), strict=True):
                 q.data.mul_(1 - self.settings.tau).add_(p.data, alpha=self.settings.tau)

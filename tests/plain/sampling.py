@@ -8,11 +8,12 @@ from common.data.buffer import Buffer
 
 
 def sample(buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
-    """What `Buffer.sample` returns, by way of every row of the episodes drawn; no random goals."""
-    rows = buffer.draw(size, generator)
-    episode = torch.bucketize(rows.state, buffer.first, right=True) - 1
-    first, longest = buffer.first[episode], int(buffer.length.max())
-    inside = torch.arange(longest).minimum(buffer.length[episode, None] - 1)
+    """The batch of `Buffer.sample`, by way of every row of the episodes drawn; no random goals."""
+    rows = buffer.goals.transitions(buffer.episodes, size, generator)
+    starts, length = buffer.episodes
+    episode = torch.bucketize(rows.state, starts, right=True) - 1
+    first, longest = starts[episode], int(length.max())
+    inside = torch.arange(longest).minimum(length[episode, None] - 1)
     whole = first[:, None] + inside  # (B, T)
     obs, action = buffer.observe(whole.flatten()).unflatten(0, whole.shape), buffer.action[whole]
     columns = {name: column[whole] for name, column in buffer.reward_rows.items()}
@@ -32,4 +33,5 @@ def sample(buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
     done = (reward == 0).float() if buffer.done_signal else torch.zeros_like(reward)
     goals = (pick(obs, row) for row in (rows.value_goal, rows.policy_goal, rows.policy_subgoal))
     state, after = pick(obs, rows.state), pick(obs, following)
-    return Batch(state, after, pick(action, rows.state), reward, done, *goals)
+    action = pick(action, rows.state)
+    return Batch(state, after, action, reward, done, *goals, batch_size=[size])

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from agents.base import ObservationSpec
 from agents.iql.iql import IQL
 from agents.networks.families import make_networks
+from agents.networks.layers import PAIRWISE_LIMIT
+from agents.observations.spec import ObservationSpec
 from benchmarks.subjects import SUBJECTS, TINY, made_up
 from common.data.draws import Draws
 from tests.helpers.agents import CPU, SETS
-from tests.helpers.networks import FEW, SMALL, SPECS, observations, randomise
+from tests.helpers.networks import SMALL, SMALL_MLP, SPECS, observations, randomise
 from tests.helpers.updates import make_buffer
 from tests.plain import sampling as plain_sampling
 from tests.plain.agent import PlainAgent
@@ -21,8 +22,10 @@ MANY = ObservationSpec("entities", (9, 7))  # more pairs than attention computes
 
 @pytest.mark.parametrize("spec", [*(SPECS[kind] for kind in KINDS), MANY])
 def test_networks_compute_what_plain_ones_do(spec: ObservationSpec) -> None:
+    """Above all attention, in both of its forms."""
+    assert 4**2 <= PAIRWISE_LIMIT < 9**2
     torch.manual_seed(0)
-    networks = make_networks(spec, 3, SMALL, FEW)
+    networks = make_networks(spec, 3, SMALL, SMALL_MLP)
     obs, goal = observations(spec, 5)
     action = torch.rand(5, 3)
     policy, value = randomise(networks.policy()), randomise(networks.value())
@@ -37,7 +40,7 @@ def test_networks_compute_what_plain_ones_do(spec: ObservationSpec) -> None:
 def test_the_denoiser_computes_what_a_plain_one_does(spec: ObservationSpec) -> None:
     """Its last block leaves out the slots that nobody asks for."""
     torch.manual_seed(0)
-    diffuser = randomise(make_networks(spec, 3, SMALL, FEW).diffuser(10))
+    diffuser = randomise(make_networks(spec, 3, SMALL, SMALL_MLP).diffuser(10))
     sets, t = torch.randn(3, 4, *spec.shape), torch.tensor([0, 3, 7, 9])
     close(plain(diffuser)(*sets, t), diffuser.denoiser(*sets, t))
 
@@ -52,7 +55,7 @@ def test_updates_are_those_of_a_plain_agent(name: str) -> None:
     """Losses, and after them the parameters of every network, whose gradients agreed then."""
     subject = SUBJECTS[name]
     agent = subject.agent(subject.config(*TINY), CPU)
-    other, draws = PlainAgent(agent), Draws(made_up(subject.spec, 200, 40), 8, 0)
+    other, draws = PlainAgent(agent), Draws(made_up(subject.spec, 200, 40), 8, 0, agent.wants)
     for step in (1, 2, 3):
         batch, generator = draws(step)
         noise = agent.draw_noise(batch, generator)
@@ -80,5 +83,4 @@ def pairs(agent: IQL, other: PlainAgent):
 def test_batches_are_those_gathered_from_whole_episodes(buffer) -> None:
     one = buffer.sample(64, torch.Generator().manual_seed(3))
     two = plain_sampling.sample(buffer, 64, torch.Generator().manual_seed(3))
-    for name, column in vars(one).items():
-        assert torch.equal(column, getattr(two, name)), name
+    assert (one == two).all()

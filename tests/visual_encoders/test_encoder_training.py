@@ -1,14 +1,11 @@
 """Training encoders: the same images and bits after any stop, in one process or two."""
 
-import csv
 import json
 import multiprocessing
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,11 +17,12 @@ from PIL import Image
 from common.foundation.errors import UserError
 from common.runs import checkpoint
 from common.runs.folders import run_path, train_name
-from common.runs.metrics import MetricsLog
+from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from datasets.store import Dataset
 from tests.helpers.crashes import Crash, fail_at
-from tests.helpers.fakes import PointWorld
+from tests.helpers.point_world import PointWorld
+from tests.helpers.training import free_port, logged, start
 from visual_encoders import train, training
 from visual_encoders.base import psnr
 from visual_encoders.dlp import published
@@ -33,7 +31,6 @@ from visual_encoders.settings import ENCODER_RUNS
 from visual_encoders.vqvae.published import load
 from visual_encoders.vqvae.training import VQVAETraining
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # Rows after 3, 6, ... updates; validations after 4, 8 and 12; checkpoints also after 5 and 10.
 SETTINGS = (
     "device=cpu",
@@ -74,18 +71,31 @@ DLP = (
 )
 
 
-class Noise:
-    """Eight images of 64 x 64 random pixels."""
+class Drawn:
+    """`count` images (n, S, S, 3), drawn from their numbers (n,)."""
 
     origin = MappingProxyType({})
 
-    def __len__(self) -> int:
-        return 8
+    def __init__(self, count: int, read: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.count, self.read = count, read
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        shape = 64, 64, 3
-        drawn = [np.random.default_rng(i).integers(0, 256, shape, np.uint8) for i in indices]
-        return np.array(drawn, np.uint8).reshape(-1, *shape)
+    def __len__(self) -> int:
+        return self.count
+
+
+def noise(indices: np.ndarray) -> np.ndarray:
+    """Random pixels, 64 x 64."""
+    shape = 64, 64, 3
+    drawn = [np.random.default_rng(i).integers(0, 256, shape, np.uint8) for i in indices]
+    return np.array(drawn, np.uint8).reshape(-1, *shape)
+
+
+def squares(indices: np.ndarray) -> np.ndarray:
+    """A bright square at one of 64 places, which is easy to learn, 16 x 16."""
+    y, x = np.mgrid[:16, :16]
+    row, column = (2 * part[:, None, None] for part in np.divmod(indices, 8))
+    inside = (np.abs(y - row) < 5) & (np.abs(x - column) < 5)
+    return np.repeat(np.where(inside, 240, 20).astype(np.uint8)[..., None], 3, -1)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +117,7 @@ def folder_of(config) -> Path:
 
 
 def rows(folder: Path, name: str) -> list[dict[str, float]]:
-    with (folder / name).open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return [{k: float(v) for k, v in row.items()} for row in logged(folder, name)]
 
 
 def assert_same_run(one: Path, other: Path, load=load) -> None:
@@ -129,9 +138,9 @@ def assert_same_run(one: Path, other: Path, load=load) -> None:
 
 
 def test_the_records_of_a_run(reference):
-    assert [row["step"] for row in rows(reference, "train.csv")] == [3, 6, 9, 12]
-    assert [row["step"] for row in rows(reference, "timing.csv")] == [3, 6, 9, 12]
-    validations = rows(reference, "valid.csv")
+    assert [row["step"] for row in rows(reference, "train")] == [3, 6, 9, 12]
+    assert [row["step"] for row in rows(reference, "timing")] == [3, 6, 9, 12]
+    validations = rows(reference, "valid")
     assert [(row["step"], row["epoch"]) for row in validations] == [(4, 1), (8, 2), (12, 3)]
     assert {"loss", "l1", "codebook", "psnr", "codes_used", "perplexity"} < validations[0].keys()
     pictures = sorted((reference / "pictures").iterdir())
@@ -140,7 +149,7 @@ def test_the_records_of_a_run(reference):
 
 
 def test_the_best_epoch_is_exported(reference):
-    losses = [row["loss"] for row in rows(reference, "valid.csv")]
+    losses = [row["loss"] for row in rows(reference, "valid")]
     assert checkpoint.load(reference / "last.safetensors")[1]["best"] == min(losses)
     best = load(reference).state_dict()
     tensors, _ = checkpoint.load(reference / "last.safetensors")
@@ -162,7 +171,7 @@ def test_an_epoch_without_gain_is_not_exported(overrides, monkeypatch):
 
 
 def test_the_learning_rate_falls_after_each_epoch(reference):
-    rates = [row["lr"] for row in rows(reference, "train.csv")]
+    rates = [row["lr"] for row in rows(reference, "train")]
     assert rates == pytest.approx([2e-4 * 0.95**epoch for epoch in (0, 1, 2, 2)])
 
 
@@ -175,28 +184,15 @@ def test_warm_up_may_have_a_learning_rate_of_its_own(given, warm):
     assert [model.learning_rate(5e-4, epoch) for epoch in range(4)] == [warm, warm, 5e-4, 5e-4]
 
 
-class Squares:
-    """A bright square at 64 places, which is easy to learn."""
-
-    origin = MappingProxyType({})
-
-    def __len__(self) -> int:
-        return 64
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        y, x = np.mgrid[:16, :16]
-        row, column = (2 * part[:, None, None] for part in np.divmod(indices, 8))
-        inside = (np.abs(y - row) < 5) & (np.abs(x - column) < 5)
-        return np.repeat(np.where(inside, 240, 20).astype(np.uint8)[..., None], 3, -1)
-
-
 def test_an_encoder_learns_its_images(overrides, monkeypatch):
-    monkeypatch.setattr("visual_encoders.images.open_frames", lambda *_, **__: [Squares()] * 2)
+    monkeypatch.setattr(
+        "visual_encoders.train.open_frames", lambda *_, **__: [Drawn(64, squares)] * 2
+    )
     config = compose(
         [*overrides, "encoder.updates_per_epoch=30", "encoder.lr=0.003", "encoder.vqvae.epochs=1"]
     )
     train.run(config)
-    loss = [row["l1"] for row in rows(folder_of(config), "train.csv")]
+    loss = [row["l1"] for row in rows(folder_of(config), "train")]
     assert loss[-1] < 0.5 * loss[0]
 
 
@@ -229,7 +225,7 @@ CRASHES = {
     "first update": (VQVAETraining, "forward", 1, False),
     "between checkpoints": (VQVAETraining, "forward", 8, False),
     "before a row": (MetricsLog, "write", 3, False),
-    "after a row": (training.Tracker, "log", 3, False),
+    "after a row": (Tracker, "log", 3, False),
     "in a validation": (VQVAETraining, "pictures", 1, False),
     "before the export": (training, "save_folder", 1, False),
     "after the export": (training, "save_folder", 1, True),
@@ -251,20 +247,24 @@ def test_a_crash_leaves_no_trace(point, overrides, reference):
     assert_same_run(folder_of(config), reference)
 
 
-@pytest.mark.parametrize("name", ["_update", "_validate"])
-def test_a_signal_saves_and_the_same_command_continues(name, overrides, reference, capsys):
+@pytest.mark.parametrize(
+    ("owner", "name", "step"),
+    [(training.EncoderUpdates, "run", 1), (training.EncoderTrainer, "_evaluate", 4)],
+)
+def test_a_signal_saves_and_the_same_command_continues(
+    owner, name, step, overrides, reference, capsys
+):
     config = compose(overrides)
-    real = getattr(training.EncoderTrainer, name)
+    real = getattr(owner, name)
 
     def signalled(*args):
         signal.raise_signal(signal.SIGTERM)
         return real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.EncoderTrainer, name, signalled)
+        patch.setattr(owner, name, signalled)
         with pytest.raises(SystemExit) as ending:
             train.run(config)
-    step = {"_update": 1, "_validate": 4}[name]
     assert ending.value.code == 128 + signal.SIGTERM
     assert "stopped; the same command continues" in capsys.readouterr().out
     assert checkpoint.load(folder_of(config) / "last.safetensors")[1]["step"] == step
@@ -273,18 +273,6 @@ def test_a_signal_saves_and_the_same_command_continues(name, overrides, referenc
     assert_same_run(folder_of(config), reference)
     train.run(config)
     assert "already finished, 12 updates" in capsys.readouterr().out
-
-
-def start(overrides: list[str], **environment: str) -> subprocess.Popen:
-    """`python -m visual_encoders.train` as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "visual_encoders.train", *overrides],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def test_a_killed_process_is_continued_to_the_same_bits(overrides, reference):
@@ -306,22 +294,22 @@ def test_a_killed_process_is_continued_to_the_same_bits(overrides, reference):
 
 
 def test_dlp_goes_on_through_its_phases_as_it_would_have(tmp_path, monkeypatch):
-    monkeypatch.setattr("visual_encoders.images.open_frames", lambda *_, **__: [Noise()] * 2)
+    monkeypatch.setattr("visual_encoders.train.open_frames", lambda *_, **__: [Drawn(8, noise)] * 2)
     whole, broken = (
         compose([*SETTINGS, *DLP, f"output_dir={tmp_path / name}"]) for name in ("a", "b")
     )
     train.run(whole)
     with pytest.MonkeyPatch.context() as patch:
-        fail_at(patch, training.EncoderTrainer, "_update", 5)
+        fail_at(patch, training.EncoderUpdates, "run", 5)
         with pytest.raises(Crash):
             train.run(broken)
     train.run(broken)
     folder = folder_of(whole)
     assert_same_run(folder_of(broken), folder, published.load)
-    row, *_ = rows(folder, "valid.csv")
+    row, *_ = rows(folder, "valid")
     assert {"loss", "rec", "psnr", "active", "kl_base", "kl_on", "kl_background"} < row.keys()
     # Warm-up reconstructs glimpses, a sixteenth of an image, and what follows whole images.
-    errors = [row["rec"] for row in rows(folder, "train.csv")]
+    errors = [row["rec"] for row in rows(folder, "train")]
     assert 5 * errors[0] < errors[1]
     assert Image.open(folder / "pictures/epoch_0001.png").size == (64, 5 * 64)
 
@@ -335,12 +323,10 @@ def test_two_processes_compute_the_gradients_of_one(overrides, noise_data, tmp_p
     alone = compose([*overrides, *short])
     train.run(alone)
     together = [*overrides, *short, f"output_dir={tmp_path / 'two'}"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [start(together, RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = ("-m", "visual_encoders.train", *together)
+    processes = [start(*command, RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     one, two = folder_of(alone), folder_of(compose(together))
     tensors, tensors2 = (checkpoint.load(f / "last.safetensors")[0] for f in (one, two))
@@ -348,7 +334,7 @@ def test_two_processes_compute_the_gradients_of_one(overrides, noise_data, tmp_p
     assert len(moments) == len(list(VQVAETraining(alone.encoder_settings, 16).parameters()))
     for key in moments:
         assert torch.allclose(tensors[key], tensors2[key], rtol=1e-4, atol=1e-7), key
-    for name in ("train.csv", "valid.csv"):
+    for name in ("train.csv", "valid"):
         for row, row2 in zip(rows(one, name), rows(two, name), strict=True):
             assert row == pytest.approx(row2, rel=1e-4)
 
@@ -396,7 +382,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(overrides, monkeypatch):
 
     monkeypatch.setattr(VQVAETraining, "forward", broken)
     message = problem(overrides)
-    assert message.startswith("l1 not finite before update 3. Lower encoder.lr")
+    assert message.startswith("l1 not finite between updates 0 and 3. Lower encoder.lr")
 
 
 def test_encoder_runs_have_names_of_their_own(overrides):

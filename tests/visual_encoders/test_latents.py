@@ -23,7 +23,7 @@ from datasets.store import Dataset
 from tests.helpers.crashes import Crash, fail_at
 from tests.helpers.datasets import record
 from tests.helpers.encoder_folders import encode_here, load, vqvae_folder
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 from visual_encoders import encode, latents
 from visual_encoders.encode import encode_dataset
 from visual_encoders.latents import LatentStore

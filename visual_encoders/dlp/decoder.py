@@ -1,4 +1,4 @@
-"""From particles to pictures: decoded objects, blended over a background (spec: 2.9, 2.10).
+"""From particles to pictures: decoded objects, blended over a background.
 
 Letters: B images, C channels, H their side, K particles, G side of a patch, F appearance features.
 """
@@ -20,10 +20,12 @@ from visual_encoders.dlp.ops import Gaussian, axis, normal_like, place_patches
 from visual_encoders.dlp.settings import REDUCTION, DLPSettings
 
 SEED = 8  # side of the map that a background is decoded from
+ALPHA_NOISE = 0.1  # standard deviation, in noisy epochs
+ORDER_EPS = 1e-5  # keeps pixels without any particle from dividing by zero
 
 
 def background_mask(positions: Tensor, on: Tensor, box: int, side: int) -> Tensor:
-    """How much of each pixel no particle takes: 1 - clamp(sum of their boxes, 0, 1).
+    """Share of each pixel that no particle takes: 1 - clamp(sum of their boxes, 0, 1).
 
     A particle's box has `box` pixels around its position, whatever its scale, and the height `on`.
 
@@ -82,10 +84,6 @@ class BackgroundDecoder(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         seed = self.seed(code).unflatten(1, (-1, SEED, SEED))
         return self.out(self.blocks(self.grow(seed))).sigmoid()
-
-
-ALPHA_NOISE = 0.1  # standard deviation, in noisy epochs
-ORDER_EPS = 1e-5  # keeps pixels without any particle from dividing by zero
 
 
 class ObjectDecoder(nn.Module):

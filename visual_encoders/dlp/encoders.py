@@ -1,4 +1,4 @@
-"""Proposal, position and appearance encoders of particles, and their layers."""
+"""From images to particles: layers, proposals, attributes, appearance."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +12,61 @@ from visual_encoders.dlp.settings import EXPLICIT, REDUCTION, DLPSettings
 
 CONV_STD = 0.01  # standard deviation of every convolution's initial weights
 NORM_EPS = 1e-4
+SMALLEST_VARIANCE = 1e-6
+KEY_CHANNELS, WIDTH, HIDDEN = 32, 128, 256  # of the networks on glimpses
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """Proposed positions (B, P, 2) in coordinates of the image, and their spread.
+
+    `spread` (B, P, 3): variances of row and column, and their covariance, in units of the patch.
+    """
+
+    positions: Tensor
+    spread: Tensor
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Posteriors of M particles' attributes.
+
+    offset (B, M, 2) from where the glimpse was taken, scale (B, M, 2) before its sigmoid, depth
+    (B, M, 1) and transparency `on` (B, M, 1).
+    """
+
+    offset: Gaussian
+    scale: Gaussian
+    depth: Gaussian
+    on: Beta
+
+    def select(self, index: Tensor) -> "Attributes":
+        """The particles at indices (B, K)."""
+        parts = (self.offset, self.scale, self.depth, self.on)
+        return Attributes(*(part.select(index) for part in parts))
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Values: position and scale logit (B, K, 2), depth and on (B, K, 1), features (B, K, F).
+
+    `rows` is how agents see them.
+    """
+
+    position: Tensor
+    scale: Tensor
+    depth: Tensor
+    on: Tensor
+    features: Tensor
+
+    @classmethod
+    def from_rows(cls, rows: Tensor) -> "Particles":
+        """(B, K, 6 + F) -> particles."""
+        return cls(*rows.split([2, 2, 1, 1, rows.shape[-1] - EXPLICIT], dim=-1))
+
+    def rows(self) -> Tensor:
+        """Rows of y, x, scale logits of y and x, depth, transparency, features: (B, K, 6 + F)."""
+        return torch.cat([self.position, self.scale, self.depth, self.on, self.features], dim=-1)
 
 
 def norm_groups(channels: int) -> int:
@@ -89,26 +144,12 @@ def perceptron(*widths: int) -> nn.Sequential:
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions of `module` ~ N(0, 0.01^2), their biases 0 (spec: visual_encoders 3.2)."""
+    """Convolutions of `module` ~ N(0, 0.01^2), their biases 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.normal_(part.weight, std=CONV_STD)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-
-
-SMALLEST_VARIANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """Proposed positions (B, P, 2) in coordinates of the image, and their spread.
-
-    `spread` (B, P, 3): variances of row and column, and their covariance, in units of the patch.
-    """
-
-    positions: Tensor
-    spread: Tensor
 
 
 class Proposals(nn.Module):
@@ -149,9 +190,6 @@ def _moments(mass: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([mean_row, mean_column], dim=-1), torch.stack(spread, dim=-1)
 
 
-KEY_CHANNELS, WIDTH, HIDDEN = 32, 128, 256
-
-
 class GlimpseTrunk(nn.Module):
     """Glimpses (B, M, C, G, G) -> features (B, M, 128)."""
 
@@ -165,25 +203,6 @@ class GlimpseTrunk(nn.Module):
     def forward(self, glimpses: Tensor) -> Tensor:
         keys = self.pyramid(glimpses.flatten(0, 1)).flatten(1)
         return self.backbone(self.projection(keys)).unflatten(0, glimpses.shape[:2])
-
-
-@dataclass(frozen=True)
-class Attributes:
-    """Posteriors of M particles' attributes.
-
-    offset (B, M, 2) from where the glimpse was taken, scale (B, M, 2) before its sigmoid, depth
-    (B, M, 1) and transparency `on` (B, M, 1).
-    """
-
-    offset: Gaussian
-    scale: Gaussian
-    depth: Gaussian
-    on: Beta
-
-    def select(self, index: Tensor) -> "Attributes":
-        """The particles at indices (B, K)."""
-        parts = (self.offset, self.scale, self.depth, self.on)
-        return Attributes(*(part.select(index) for part in parts))
 
 
 class AttributeEncoder(nn.Module):
@@ -220,29 +239,6 @@ class AppearanceEncoder(nn.Module):
 
     def forward(self, glimpses: Tensor) -> Gaussian:
         return _gaussian(self.features(self.trunk(glimpses)))
-
-
-@dataclass(frozen=True)
-class Particles:
-    """Values: position and scale logit (B, K, 2), depth and on (B, K, 1), features (B, K, F).
-
-    `rows` is how agents see them (spec: visual_encoders 6.1).
-    """
-
-    position: Tensor
-    scale: Tensor
-    depth: Tensor
-    on: Tensor
-    features: Tensor
-
-    @classmethod
-    def from_rows(cls, rows: Tensor) -> "Particles":
-        """(B, K, 6 + F) -> particles."""
-        return cls(*rows.split([2, 2, 1, 1, rows.shape[-1] - EXPLICIT], dim=-1))
-
-    def rows(self) -> Tensor:
-        """Rows of y, x, scale logits of y and x, depth, transparency, features: (B, K, 6 + F)."""
-        return torch.cat([self.position, self.scale, self.depth, self.on, self.features], dim=-1)
 
 
 def _gaussian(x: Tensor) -> Gaussian:

@@ -1,4 +1,4 @@
-"""The training objective of DLP and its schedule (spec: visual_encoders 4).
+"""The training objective of DLP and its schedule.
 
 Letters: B images, P proposals, K kept particles, C channels, H side of an image.
 """
@@ -10,24 +10,16 @@ import torch
 from torch import Tensor
 
 from common.settings.schema import SettingError, setting
+from visual_encoders.base import Metrics
 from visual_encoders.dlp.model import DLP, Encoding, Phase
 from visual_encoders.dlp.settings import DLPSettings
 
 ACTIVE = 0.5  # transparency above which a particle counts as active
 
-Metrics = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
 class ObjectiveSettings:
-    """Weights of the objective and the length of its first phase.
-
-    Attributes:
-        beta_rec, beta_kl: of the reconstruction and of all KL terms.
-        kl_balance: of the KL terms of appearance and background among them.
-        recon_loss_type: `mse`, the squared error.
-        warmup_epoch: epochs that reconstruct glimpses only.
-    """
+    """Weights of the objective and the length of its first phase; `config.yaml` explains them."""
 
     beta_rec: float = setting(low=0)
     beta_kl: float = setting(low=0)
@@ -83,7 +75,7 @@ def reconstruct(
     phase: Phase,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """What is reconstructed and what it should be: images (B, C, H, H), in warm-up B K glimpses.
+    """A reconstruction and what it should be: images (B, C, H, H), in warm-up B K glimpses.
 
     In warm-up the background is not decoded and its decoder gets gradients of zero. So, as in the
     reference, Adam counts these updates for it too, and processes that share gradients find one of
@@ -114,12 +106,12 @@ def per_image(error: Tensor) -> Tensor:
 
 
 def psnr(image: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [0, 1], over all of them: ()."""
+    """Peak signal-to-noise ratio in dB of images in [0, 1], of the error over all of them: ()."""
     return -10 / math.log(10) * (image - target).square().mean().log()
 
 
 def kl_terms(encoding: Encoding, size: DLPSettings) -> Metrics:
-    """Every KL term, summed over particles and numbers, mean over images (spec: 4.2)."""
+    """Every KL term, summed over particles and numbers, mean over images."""
     attributes, found = encoding.found.attributes, encoding.found
 
     def total(kl: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""DLP as a whole: image -> particles and background -> image (spec: visual_encoders 2).
+"""DLP as a whole: image -> particles and background -> image.
 
-Letters: B images, V views, C channels, H their side, P proposals, K kept particles, F appearance
+Letters: B images, C channels, H their side, P proposals, K kept particles, F appearance
 features, D features of the background, G side of a glimpse.
 """
 
@@ -30,15 +30,10 @@ from visual_encoders.dlp.encoders import (
 from visual_encoders.dlp.ops import Gaussian, cut_glimpses, normal_like, take
 from visual_encoders.dlp.settings import DLPSettings
 
-# Images that are encoded at once. On CPU one: a result must not depend, in its last bits, on what
-# else is encoded, and more at once are no faster (measured on one core: 38 ms an image, 54 for four
-# at once, whose glimpses do not stay in the caches). On other devices it only bounds the memory.
-CPU_IMAGES, GPU_IMAGES = 1, 128
-
 
 @dataclass(frozen=True)
 class Phase:
-    """What an epoch of training does (spec: visual_encoders 4.4).
+    """Differences between epochs of training.
 
     Attributes:
         warmup: only glimpses are reconstructed; positions and scales get no gradient from that.
@@ -54,7 +49,7 @@ MAIN = Phase(warmup=False, noisy=False)
 
 @dataclass(frozen=True)
 class Found:
-    """Where particles are: all `bases` (B, P, 2), and base and attributes of the K kept."""
+    """Places of particles: all `bases` (B, P, 2), and base and attributes of the K kept."""
 
     proposed: Proposed
     bases: Tensor
@@ -105,34 +100,16 @@ class DLP(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """What agents see: images (B, C, H, H) in [0, 1] -> particles (B, K, 6 + F).
+        """Particles as agents see them: images (B, C, H, H) in [0, 1] -> (B, K, 6 + F).
 
         Means of the posteriors, in the order of the score; background and decoders do not run.
         """
-        parts = images.split(CPU_IMAGES if images.device.type == "cpu" else GPU_IMAGES)
-        return torch.cat([self._encode(part) for part in parts])
-
-    def _encode(self, images: Tensor) -> Tensor:
         found = self._find(images)
         position = found.kept_bases + found.attributes.offset.mean
         scale = found.attributes.scale.mean
         features = self.appearance(self._glimpses(images, position, scale.sigmoid()))
         on, depth = found.attributes.on.draw(None), found.attributes.depth.mean
         return Particles(position, scale, depth, on, features.mean).rows()
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """Camera frames (B, V, H, H, C) uint8 -> particles (B, V * K, 6 + F) on the model's device.
-
-        Each view is encoded alone; the first K rows are of the first view. Raises `UserError` for
-        frames of another size than the encoder was trained on.
-        """
-        expected = (self.size.image_size, self.size.image_size, self.size.cdim)
-        if tuple(frames.shape[2:]) != expected:
-            found, wanted = (" x ".join(map(str, s)) for s in (frames.shape[2:], expected))
-            raise UserError(f"frames are {found} and this encoder needs {wanted}; render that size")
-        images = frames.to(self.proposals.pyramid.key_map.weight.device).flatten(0, 1)
-        images = images.movedim(-1, 1).float() / 255
-        return self.encode(images).unflatten(0, frames.shape[:2]).flatten(1, 2)
 
     def forward(
         self, images: Tensor, generator: torch.Generator | None = None, phase: Phase = MAIN

@@ -1,4 +1,4 @@
-"""Geometry and distributions of particles."""
+"""Distributions of particles, and their geometry in images."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SMALLEST = 1e-5  # of the parameters of a Beta; also inside the arguments of its KL
+SMALLEST_SIZE = 1e-9  # added to the size of what is placed
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Beta:
         return cls(a, b)
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """A reparameterised sample; the mean without a generator."""
+        """As of `Gaussian`."""
         if generator is None:
             return self.a / (self.a + self.b)
         return _BetaSample.apply(self.a, self.b, generator)
@@ -110,9 +111,6 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-TINY = 1e-9  # added to the size of what is placed
-
-
 def axis(nodes: int, like: Tensor) -> Tensor:
     """Coordinates of `nodes` pixels in a row: (nodes,)."""
     return torch.linspace(-1, 1, nodes, device=like.device, dtype=like.dtype)
@@ -156,7 +154,8 @@ def place_patches(patches: Tensor, centres: Tensor, sizes: Tensor, side: int) ->
         (B, M, H, C, H): row, channel, column.
     """
     offsets = axis(side, centres) - centres.unsqueeze(-1)  # (B, M, 2, H)
-    weights = _hat(offsets / (sizes.unsqueeze(-1) + TINY), patches.shape[-1])  # (B, M, 2, H, G)
+    places = offsets / (sizes.unsqueeze(-1) + SMALLEST_SIZE)
+    weights = _hat(places, patches.shape[-1])  # (B, M, 2, H, G)
     vertical, horizontal = weights.unbind(dim=2)
     channels = patches.shape[2]
     stretched = vertical @ patches.transpose(2, 3).flatten(3)  # (B, M, H, C * G)

@@ -1,4 +1,4 @@
-"""Published DLP checkpoints: names of their entries, reading and writing them (spec: 3.3, 8.4).
+"""Published DLP checkpoints: names of their entries, reading and writing them.
 
 Names of entries carry channel counts and sizes of feature maps, so they depend on the settings.
 """
@@ -18,7 +18,7 @@ from visual_encoders.dlp.encoders import ConvBlock, Particles
 from visual_encoders.dlp.model import DLP
 from visual_encoders.dlp.pictures import draw_particles
 from visual_encoders.dlp.settings import EXPLICIT, PUBLISHED_DECODERS, DLPSettings
-from visual_encoders.frozen import EncoderChoice, FrozenEncoder, to_bytes, to_float
+from visual_encoders.frozen import EncoderChoice, FrozenEncoder, to_bytes
 
 
 class FrozenDLP(FrozenEncoder):
@@ -36,13 +36,8 @@ class FrozenDLP(FrozenEncoder):
         self.setup = {"particles": self.model.particles}
 
     def shape(self, views: int) -> tuple[int, int]:
-        """(V K, D)."""
         features = EXPLICIT + self.model.size.learned_feature_dim
         return views * self.model.particles, features
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Frames (B, V, S, S, C) uint8 -> (B, V K, D)."""
-        return self.model.encode_frames(frames)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frames: Tensor) -> Tensor:
@@ -54,7 +49,7 @@ class FrozenDLP(FrozenEncoder):
         rows = latents.to(self.device).unflatten(1, (views, -1)).flatten(0, 1).clone()
         rows[..., EXPLICIT - 1].clamp_(0, 1)  # generated transparencies may leave their range
         particles = Particles.from_rows(rows)
-        code = self.model(to_float(frames, self.device)).background_code
+        code = self.model(self.images(frames)).background_code
         picture = self.model.decode(particles, code).image
         return to_bytes(draw_particles(picture, particles), views)
 

@@ -14,27 +14,11 @@ PUBLISHED_DECODERS = {"obj_dec_channels": [64, 64, 32], "bg_dec_channels": [128,
 
 @dataclass(frozen=True)
 class DLPSizes:
-    """Sizes and priors of a network but for those of its images (spec: visual_encoders 5).
+    """Sizes and priors of a network but for those of its images; `config.yaml` explains them.
 
-    Lengths are shares of the image.
-
-    Attributes:
-        patch_size: side in pixels of the patches that propose one position each.
-        n_kp: positions per patch.
-        n_kp_enc: particles that are kept of the proposed ones, K.
-        n_kp_prior: for the reference's loader, which filters only if K is smaller. Unused here,
-            where K particles are kept whatever K is.
-        learned_feature_dim: appearance features of a particle, F.
-        bg_learned_feature_dim: features of the background.
-        prior_channels: convolutions of the networks on patches and on glimpses.
-        enc_channels: convolutions of the background encoder.
-        obj_dec_channels, bg_dec_channels: convolutions of the decoders of objects and background.
-            Differs from the reference, where they are fixed (`PUBLISHED_DECODERS`).
-        pad_mode: the reference pads by replication whatever the name says, so both names do here.
-        anchor_s: side of a glimpse.
-        sigma: standard deviation of a base position around its proposal, as in the KL term.
-        scale_std, offset_std: standard deviations of the priors of scale logit and offset.
-        obj_on_alpha, obj_on_beta: the Beta prior of transparency.
+    Unused here is `n_kp_prior`: the reference's loader filters only if K is smaller, and K
+    particles are kept here whatever K is. The reference has fixed decoders (`PUBLISHED_DECODERS`),
+    and pads by replication whatever `pad_mode` says, so both names do here.
     """
 
     patch_size: int = setting(low=REDUCTION)
@@ -60,18 +44,12 @@ class DLPSizes:
 
 @dataclass(frozen=True)
 class DLPSettings(DLPSizes):
-    """What a DLP network is made of.
+    """All that a DLP network is made of."""
 
-    Attributes:
-        image_size: side of the square images in pixels, H below.
-        cdim: channels of the images, C.
-    """
-
-    image_size: int = setting(low=32)
-    cdim: int = setting(low=1)
+    image_size: int = setting(low=32)  # side of the square images in pixels, H below
+    cdim: int = setting(low=1)  # channels of the images, C
 
     def __post_init__(self) -> None:
-        """Check what one setting alone cannot show."""
         size, patch = self.image_size, self.patch_size
         if size & (size - 1):
             raise SettingError(f"image_size={size} does not fit; allowed: powers of two from 32")

@@ -20,21 +20,14 @@ FEWEST = 0.5  # active particles of an image; with fewer they have collapsed
 
 @dataclass(frozen=True)
 class DLPTrainingSettings(DLPSizes, ObjectiveSettings):
-    """Section `encoder.dlp`: the network, the weights of its losses, the number of epochs.
-
-    Attributes:
-        warmup_lr: learning rate in warm-up; None for that of the other epochs.
-    """
+    """Section `encoder.dlp`: the network, the weights of its losses, the number of epochs."""
 
     warmup_lr: float | None = setting(above=0)
     epochs: int = setting(low=1, identity=False)
 
 
 class DLPTraining(EncoderModel):
-    """DLP with its objective and the phases of its training.
-
-    Reads of its section: all but `epochs`.
-    """
+    """DLP with its objective and the phases of its training."""
 
     Settings = DLPTrainingSettings
 
@@ -47,15 +40,14 @@ class DLPTraining(EncoderModel):
     def forward(
         self, images: Tensor, epoch: int, generator: torch.Generator
     ) -> tuple[Tensor, Metrics]:
-        """See `EncoderModel.forward`. The first epochs warm up, see `phase_of`."""
         phase = phase_of(epoch, self.settings.warmup_epoch) if self.training else MAIN
         return objective(self.network, images, self.settings, phase, generator)
 
     def learning_rate(self, lr: float, epoch: int) -> float:
-        """See `EncoderModel.learning_rate`.
+        """Differs from the reference, which has one rate for all epochs.
 
-        Differs from the reference, which has one for all. Glimpses stand a high one; the whole
-        image does not: after a step that makes all particles transparent none gets a gradient.
+        Glimpses stand a high one; the whole image does not: after a step that makes all particles
+        transparent none gets a gradient.
         """
         warmup = phase_of(epoch, self.settings.warmup_epoch).warmup
         return self.settings.warmup_lr or lr if warmup else lr
@@ -71,9 +63,7 @@ class DLPTraining(EncoderModel):
         }
 
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
-        """Images, particles, reconstructions, objects, backgrounds."""
         return pictures(self.network, images)
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The published layout."""
         return export(self.network)

@@ -1,1 +1,1 @@
-"""VQ-VAE: an image as an 8 x 8 grid of codes, flattened to 1024 numbers (spec: encoders 7)."""
+"""VQ-VAE (van den Oord et al. 2017): an image as a grid of codes, flattened: 8 x 8 x 16 numbers."""

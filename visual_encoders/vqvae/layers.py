@@ -1,4 +1,4 @@
-"""Building blocks of the VQ-VAE (spec: encoders 7.1); attribute names are those of checkpoints.
+"""Building blocks of the VQ-VAE; attribute names are those of checkpoints.
 
 Letters: B images, C channels, H and W height and width of a feature map.
 """
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 COMMITMENT = 0.25  # weight of pulling latents towards their codes
+GROUPS = 32  # of the normalisation; every width is a multiple of it
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,6 @@ class Quantiser(nn.Module):
         """Index of the nearest code in squared distance of each row: (..., E) -> (...)."""
         distance = rows.square().sum(-1, keepdim=True) + self.book.square().sum(-1)
         return (distance - 2 * rows @ self.book.T).argmin(-1)
-
-
-GROUPS = 32  # of the normalisation; every width is a multiple of it
 
 
 def norm(channels: int) -> nn.GroupNorm:

@@ -1,4 +1,4 @@
-"""The VQ-VAE: encoder, codebook, decoder, and what agents use of them (spec: encoders 7).
+"""The VQ-VAE: encoder, codebook, decoder.
 
 Letters: B images, C image channels, S image side in pixels, E numbers of a code, h = w = side of
 the latent, F = E h w features of an image.
@@ -24,23 +24,10 @@ from visual_encoders.vqvae.layers import (
     norm,
 )
 
-# Images that are encoded at once. On CPU one: a result must not depend, in its last bits, on what
-# else is encoded, and more at once are no faster (measured on one core: 56 ms an image, 60 for two
-# at once, 83 for 16). On other devices it only bounds the memory.
-CPU_IMAGES, GPU_IMAGES = 1, 128
-
 
 @dataclass(frozen=True)
 class VQVAEWidths:
-    """Sizes of a network but for those of its images, under the names of `hparams.json`.
-
-    Attributes:
-        embed_dim: numbers E of a code. n_embed: codes in the book.
-        base_ch: width at full resolution. ch_mult: factor of the width at each resolution, each
-            half the one before. z_channels: width between the latent and the rest.
-        num_res_blocks: residual blocks per resolution (the decoder has one more).
-        attn_resolutions: resolutions, in pixels, with attention. dropout: probability.
-    """
+    """Sizes of a network but for those of its images; `config.yaml` explains them."""
 
     embed_dim: int = setting(low=1)
     n_embed: int = setting(low=2)
@@ -54,14 +41,10 @@ class VQVAEWidths:
 
 @dataclass(frozen=True)
 class VQVAESettings(VQVAEWidths):
-    """What a network is built from.
+    """All that a network is built from."""
 
-    Attributes:
-        image_size: side S of an image in pixels. ch: image channels C.
-    """
-
-    image_size: int = setting(low=1)
-    ch: int = setting(low=1)
+    image_size: int = setting(low=1)  # S
+    ch: int = setting(low=1)  # C
 
     @property
     def latent_size(self) -> int:
@@ -169,23 +152,8 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """What agents see of images (B, C, S, S) in [0, 1]: (B, F), channel-major."""
-        parts = images.split(CPU_IMAGES if images.device.type == "cpu" else GPU_IMAGES)
-        return torch.cat([self.quantise(part).latent.flatten(1) for part in parts])
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """Camera frames (B, V, S, S, C) uint8 -> features (B, V F) on the network's device.
-
-        Each view is encoded alone; the first F numbers are of the first view. Raises `UserError`
-        for frames of another size than the encoder was trained on.
-        """
-        expected = (self.settings.image_size, self.settings.image_size, self.settings.ch)
-        if tuple(frames.shape[2:]) != expected:
-            found, wanted = (" x ".join(map(str, s)) for s in (frames.shape[2:], expected))
-            raise UserError(f"frames are {found} and this encoder needs {wanted}; render that size")
-        images = frames.to(self.quant_conv.weight.device).flatten(0, 1)
-        images = images.movedim(-1, 1).float() / 255
-        return self.encode(images).unflatten(0, frames.shape[:2]).flatten(1)
+        """Features as agents see them: images (B, C, S, S) in [0, 1] -> (B, F), channel-major."""
+        return self.quantise(images).latent.flatten(1)
 
     def images(self, features: Tensor) -> Tensor:
         """Pictures (B, C, S, S) in [0, 1] of features (B, F) of one view.

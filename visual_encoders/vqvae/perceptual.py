@@ -1,6 +1,6 @@
-"""LPIPS: how different two images look to a network trained on photographs (spec: encoders 7.3).
+"""LPIPS (Zhang et al. 2018): distance of two images to VGG16, which was trained on photographs.
 
-Zhang et al. 2018, on VGG16. Only training the VQ-VAE needs it. Its weights are not trained here:
+Only training the VQ-VAE needs it. Its weights are not trained here:
 they come along in every published VQ-VAE checkpoint, so there is nothing else to download.
 """
 

@@ -1,4 +1,4 @@
-"""Published VQ-VAE checkpoints: reading and writing them (spec: encoders 8.4)."""
+"""Published VQ-VAE checkpoints: reading and writing them."""
 
 import math
 import os
@@ -12,6 +12,8 @@ from visual_encoders.checkpoints import load_folder, read_settings, select_entri
 from visual_encoders.frozen import EncoderChoice, FrozenEncoder, to_bytes
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings
 from visual_encoders.vqvae.perceptual import LPIPS, PREFIX
+
+LOSS = "loss."  # begins what belongs to training; agents do without
 
 
 class FrozenVQVAE(FrozenEncoder):
@@ -27,12 +29,7 @@ class FrozenVQVAE(FrozenEncoder):
         self.setup = {}
 
     def shape(self, views: int) -> tuple[int]:
-        """(V F,)."""
         return (views * math.prod(self.model.latent_shape),)
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Frames (B, V, S, S, C) uint8 -> (B, V F)."""
-        return self.model.encode_frames(frames)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, frames: Tensor) -> Tensor:
@@ -40,9 +37,6 @@ class FrozenVQVAE(FrozenEncoder):
         views = frames.shape[1]
         features = latents.to(self.device).unflatten(1, (views, -1)).flatten(0, 1)
         return to_bytes(self.model.images(features), views)
-
-
-LOSS = "loss."  # begins what belongs to training; agents do without
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> VQVAE:

@@ -1,4 +1,4 @@
-"""Training objective of the VQ-VAE (spec: encoders 7.3)."""
+"""Training objective of the VQ-VAE."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,8 +28,6 @@ class VQVAETraining(EncoderModel):
     """Mean absolute error, perceptual distance and codebook loss; no adversary.
 
     L = mean |x - x^| + mean LPIPS(x, x^) + L_vq, on images in [-1, 1], all weights 1.
-
-    Reads of its section: all but `epochs`.
     """
 
     Settings = VQVAETrainingSettings
@@ -48,7 +46,6 @@ class VQVAETraining(EncoderModel):
     def forward(
         self, images: Tensor, epoch: int, generator: torch.Generator
     ) -> tuple[Tensor, Metrics]:
-        """See `EncoderModel.forward`. Nothing is drawn, and all epochs are alike."""
         codes = self.network.quantise(images)
         decoded = self.network.decode(codes.latent)
         target = 2 * images - 1
@@ -89,10 +86,8 @@ class VQVAETraining(EncoderModel):
 
     @torch.no_grad()
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
-        """Images and their reconstructions."""
         reconstruction = to_unit(self.network.decode(self.network.quantise(images).latent))
         return {"image": images, "reconstruction": reconstruction}
 
     def export(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The published layout; with the perceptual network if training used one."""
         return export(self.network, self.lpips)

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 import train
-from agents.base import ObservationSpec
-from agents.ecdiffuser.ecdiffuser import ECDiffuser, ECDiffuserSettings
+from agents.ecdiffuser.ecdiffuser import ECDiffuser
 from agents.ecdiffuser.windows import Scaling, WindowDiffuser
 from agents.networks.entities import EITSettings
-from agents.networks.families import make_networks
+from agents.observations.spec import ObservationSpec
 from common.data.batches import Windows
 from common.data.buffer import Buffer
-from common.data.draws import Draws
+from common.data.goals import Episodes
 from common.evaluation import evaluate as evaluation_run
 from common.foundation.errors import UserError
 from common.runs.loading import load_training_data
@@ -22,13 +21,13 @@ from common.settings.config import compose
 from common.training.engine import make_updates
 from datasets.store import Dataset
 from envs.make import make_world
-from tests.helpers.agents import FLAT, MLP, PARTICLES, SETS, context, generators
+from tests.helpers.agents import PARTICLES, SETS, act, context, generators, settings_of
 from tests.helpers.crashes import fail_at
 from tests.helpers.evaluation import SHAPE, run_fake
 from tests.helpers.networks import SPECS, count
 from tests.helpers.training import RHYTHM, assert_same_run, folder_of, interrupt, result
-from tests.helpers.updates import make_buffer
-from tests.helpers.windows import SETTINGS, make
+from tests.helpers.updates import make_buffer, make_draws
+from tests.helpers.windows import make
 
 SMALL = EITSettings(
     embed_dim=64, h_dim=256, n_head=8, init_std=0.02, dropout=0.0, n_diffuser_layers=8
@@ -46,7 +45,8 @@ TINY = [f"ecdiffuser.{key}=null" for key in ("embed_dim", "h_dim", "n_head", "n_
 def make_windows(spec: ObservationSpec = SETS, slots: int = 4, rows: int = 6) -> Windows:
     g = torch.Generator().manual_seed(1)
     action = torch.rand(rows, slots, 2, generator=g) * 2 - 1
-    return Windows(torch.randn(rows, slots, *spec.shape, generator=g), action)
+    obs = torch.randn(rows, slots, *spec.shape, generator=g)
+    return Windows(obs, action, batch_size=[rows])
 
 
 def plain_diffuser(spec: ObservationSpec, actions: int, size: EITSettings) -> WindowDiffuser:
@@ -130,12 +130,10 @@ def test_every_action_and_slot_modulates_its_own_slot() -> None:
 
 
 def test_closed_gates_start_as_the_identity() -> None:
-    spec = SPECS["entities"]
-    networks = make_networks(spec, 2, SMALL, MLP)
     for closed in (False, True):
-        torch.manual_seed(0)
         choices = {"predicts_noise": False, "closed_gates": closed}
-        block = networks.window_diffuser(4, 5, {}, **choices).denoiser.blocks[0]
+        diffuser = WindowDiffuser(SPECS["entities"], 2, SMALL, 4, 5, **choices)
+        block = diffuser.denoiser.blocks[0]
         x, condition = torch.randn(1, 4, 5, 2, 64), torch.randn(1, 4, 2, 64)
         assert torch.equal(block(x, condition=condition), x) == closed
 
@@ -152,8 +150,9 @@ def test_loss_by_hand(changes: dict) -> None:
     agent, batch = make(**changes), make_windows()
     agent.obs_scaling.fit_limits(torch.arange(7.0) - 9, torch.arange(7.0) + 2)
     agent.action_scaling.fit_limits(torch.tensor([-1.0, -0.5]), torch.tensor([1.0, 0.8]))
-    t, eps = agent.draw_noise(batch, torch.Generator().manual_seed(3))
-    loss, metrics = agent.window_loss(batch, t, eps)
+    noise = agent.draw_noise(batch, torch.Generator().manual_seed(3))
+    loss, metrics = agent.window_loss(batch, noise)
+    t, eps = noise["t"], noise["eps"]
 
     betas = torch.tensor([0.10129, 0.27954, 0.47364, 0.72405, 0.999])
     alpha_bar = torch.cumprod(1 - betas, 0)[t]
@@ -170,12 +169,12 @@ def test_loss_by_hand(changes: dict) -> None:
     noisy_actions = alpha_bar.sqrt()[:, None, None] * actions
     noisy_actions += (1 - alpha_bar).sqrt()[:, None, None] * eps_actions
     out_sets, out_actions = agent.diffuser.denoiser(noisy_sets, noisy_actions, t)
-    noise = agent.settings.predict == "epsilon"
-    predicted = (eps_sets if noise else sets).clone()
+    of_noise = agent.settings.predict == "epsilon"
+    predicted = (eps_sets if of_noise else sets).clone()
     predicted[:, 1:3] = out_sets
     power = 2 if agent.settings.loss == "l2" else 1
-    set_error = (predicted - (eps_sets if noise else sets)).abs() ** power
-    action_error = (out_actions - (eps_actions if noise else actions)).abs() ** power
+    set_error = (predicted - (eps_sets if of_noise else sets)).abs() ** power
+    action_error = (out_actions - (eps_actions if of_noise else actions)).abs() ** power
     discount = [agent.settings.loss_discount**j for j in range(4)]
     weight = [d / (sum(discount) / 4) for d in discount]
     total = sum(weight[j] * set_error[:, j].sum() for j in range(4))
@@ -193,8 +192,7 @@ def test_loss_by_hand(changes: dict) -> None:
 
 def test_weights_of_the_published_setting() -> None:
     """48 particles of 10 features, 3 actions: 2,442 over the 2,415 numbers of a window."""
-    settings = ECDiffuserSettings(**(SETTINGS | {"horizon": 5}))
-    agent = ECDiffuser(settings, context(ObservationSpec("entities", (48, 10), views=2)))
+    agent = make(ObservationSpec("entities", (48, 10), views=2), horizon=5)
     sets = 48 * 10 * (agent.set_weight.sum() + 2)  # those put back weigh 1 each
     assert sets + 3 * agent.action_weight.sum() == 2442
 
@@ -243,7 +241,7 @@ def test_samples_are_equivariant_in_the_order_of_entities() -> None:
 
 def train_on(agent: ECDiffuser, steps: int, buffer: Buffer | None = None) -> list[torch.Tensor]:
     """Weights after each of so many updates."""
-    draws = Draws(buffer or make_buffer(agent.context.spec), 16, 3, agent.sampler)
+    draws = make_draws(buffer or make_buffer(agent.context.spec), wants=agent.wants)
     weights = []
     for step in range(1, steps + 1):
         batch, generator = draws(step)
@@ -277,7 +275,7 @@ def test_an_update_is_adam_without_clipping_at_its_own_rate() -> None:
     noise = agent.draw_noise(batch, torch.Generator().manual_seed(0))
     metrics = agent.update(batch, noise)
     adam = torch.optim.Adam(twin.diffuser.parameters(), lr=3e-3)
-    twin.window_loss(batch, *noise)[0].backward()
+    twin.window_loss(batch, noise)[0].backward()
     norm = math.sqrt(sum(p.grad.square().sum() for p in twin.diffuser.parameters()))
     adam.step()
     assert metrics["diffuser/grad_norm"] == pytest.approx(norm, rel=1e-4)
@@ -311,14 +309,13 @@ def test_it_learns_which_way_the_goal_lies() -> None:
     """One entity on a line moves one step at each action: 1, -1 or, at the goal, 0."""
     torch.manual_seed(0)
     spec = ObservationSpec("entities", (1, 1))
-    settings = SETTINGS | {"lr": 3e-3, "n_layers": 1, "goal": "final", "horizon": 3}
-    agent = ECDiffuser(ECDiffuserSettings(**settings), context(spec))
+    settings = settings_of("ecdiffuser", lr=3e-3, n_layers=1, goal="final", horizon=3)
+    agent = ECDiffuser(settings, context(spec))
     way = torch.tensor([1.0, -1.0]).repeat(8).repeat_interleave(9)
     place = way * torch.arange(9).repeat(16)
-    parts = place.view(-1, 1, 1) / 8, way[:, None].repeat(1, 2), torch.full((16,), 9)
     buffer = make_buffer(spec)
-    buffer.obs, buffer.action, buffer.length = parts
-    buffer.first = buffer.length.cumsum(0) - buffer.length
+    buffer.obs, buffer.action = place.view(-1, 1, 1) / 8, way[:, None].repeat(1, 2)
+    buffer.episodes = Episodes(9 * torch.arange(16), torch.full((16,), 9))
     agent.prepare(buffer)
     train_on(agent, 200, buffer)
     obs, goal = torch.zeros(2, 1, 1), torch.tensor([1.0, -1.0]).view(2, 1, 1)
@@ -353,10 +350,10 @@ def test_an_environment_acts_alike_alone_and_among_others(spec, exe_steps) -> No
             memories = torch.stack([memory[i] for i in live])
             rows = torch.tensor(live)
             own = [draws[i] for i in live]
-            act, kept = agent.act(obs[step, rows], goal[rows], step, memories, own)
+            chosen, kept = act(agent, obs[step, rows], goal[rows], step, memories, own)
             for row, i in enumerate(live):
                 memory[i] = kept[row]
-                actions[i].append(act[row])
+                actions[i].append(chosen[row])
         return actions
 
     company = episode(list(range(size)))
@@ -369,12 +366,12 @@ def test_an_environment_acts_alike_alone_and_among_others(spec, exe_steps) -> No
 def test_plans_are_executed_and_then_made_anew() -> None:
     agent = make(exe_steps=2)
     obs, goal = torch.randn(2, 5, 3, 7).unbind()
-    memory, own = torch.stack([agent.begin(g) for g in goal]), generators(list(range(5)))
+    memory, own = None, generators(list(range(5)))
     plans, actions = [], []
     for step in range(4):
-        action, memory = agent.act(obs, goal, torch.full((5,), step), memory, own)
+        action, memory = act(agent, obs, goal, [step] * 5, memory, own)
         assert action.shape == (5, 2) and action.abs().max() <= 1
-        plans.append(memory)
+        plans.append(memory["plan"])
         actions.append(action)
     assert torch.equal(plans[0], plans[1]) and torch.equal(plans[2], plans[3])
     assert not torch.equal(plans[0], plans[2])  # new noise
@@ -473,9 +470,7 @@ def test_what_is_not_possible_is_one_line(overrides, message, settings) -> None:
 def test_flat_and_image_families_refuse() -> None:
     for kind in ("flat", "image"):
         with pytest.raises(UserError, match="use obs=ec_state, ec_state_gen or dlp"):
-            ECDiffuser(ECDiffuserSettings(**SETTINGS), context(SPECS[kind]))
-    with pytest.raises(UserError, match="sets of entities"):
-        make(FLAT)
+            make(SPECS[kind])
 
 
 def test_the_published_setting_is_the_default() -> None:

@@ -1,9 +1,9 @@
 """Subgoal selection, case by case, and what can be said about it."""
 
+import pytest
 import torch
 
-from agents.iql.subgoals import Proposal, select_subgoals
-from common.evaluation.subgoals import HEADER, describe
+from agents.iql.subgoals import HEADING, Proposal, select_subgoals
 
 
 def choose(reach: list, remaining: list, direct: float, radius: float | None) -> tuple:
@@ -20,24 +20,22 @@ def choose(reach: list, remaining: list, direct: float, radius: float | None) ->
     return chosen.item(), index.item()
 
 
-def test_the_reachable_candidate_nearest_to_the_goal_wins() -> None:
-    assert choose([-10.0, -29.0, -31.0], [-60.0, -40.0, -5.0], -80.0, -30.0) == (11.0, 1)
-
-
-def test_a_candidate_on_the_radius_counts_as_reachable() -> None:
-    assert choose([-30.0, -10.0], [-40.0, -60.0], -80.0, -30.0) == (10.0, 0)
-
-
-def test_the_goal_itself_if_it_is_nearer_than_every_candidate() -> None:
-    assert choose([-10.0, -20.0], [-60.0, -40.0], -39.0, -30.0) == (-1.0, -1)
-
-
-def test_the_goal_itself_if_nothing_is_reachable() -> None:
-    assert choose([-50.0, -60.0], [-1.0, -2.0], -90.0, -30.0) == (-1.0, -1)
-
-
-def test_without_filter_only_the_value_to_the_goal_counts() -> None:
-    assert choose([-99.0, -1.0], [-3.0, -9.0], -2.0, None) == (10.0, 0)
+@pytest.mark.parametrize(
+    ("reach", "remaining", "direct", "radius", "chosen"),
+    [
+        pytest.param(
+            [-10.0, -29.0, -31.0], [-60.0, -40.0, -5.0], -80.0, -30.0, (11.0, 1), id="nearest"
+        ),
+        pytest.param([-30.0, -10.0], [-40.0, -60.0], -80.0, -30.0, (10.0, 0), id="on the radius"),
+        pytest.param([-10.0, -20.0], [-60.0, -40.0], -39.0, -30.0, (-1.0, -1), id="goal is nearer"),
+        pytest.param([-50.0, -60.0], [-1.0, -2.0], -90.0, -30.0, (-1.0, -1), id="nothing in reach"),
+        pytest.param([-99.0, -1.0], [-3.0, -9.0], -2.0, None, (10.0, 0), id="no filter"),
+    ],
+)
+def test_the_candidate_in_reach_that_is_nearest_to_the_goal_or_the_goal(
+    reach, remaining, direct, radius, chosen
+) -> None:
+    assert choose(reach, remaining, direct, radius) == chosen
 
 
 def test_environments_are_chosen_for_independently() -> None:
@@ -65,17 +63,14 @@ def explain(reach: list, index: int, radius: float | None) -> list[str]:
         torch.tensor([0.0, -80.0]),
         radius,
     )
-    line = describe(proposal, 1, 12, 25)
-    assert len(line) >= len(HEADER) - 3
+    heading, _, line = proposal.table()
+    assert heading == HEADING and len(line) >= len(HEADING) - 3
     return line.split()
 
 
 def test_a_line_tells_what_a_subgoal_was_chosen_by() -> None:
-    episode_and_step, to_goal = ["12", "25"], ["-80.00"]
     reach = [-10.0, -29.0, -31.0]
-    assert explain(reach, 1, -30.0) == [
-        *(episode_and_step + to_goal),
-        *("2/3", "-40.00", "-29.00", "candidate", "1"),
-    ]
-    assert explain(reach, 2, None)[3:] == ["3/3", "-5.00", "-31.00", "candidate", "2"]
-    assert explain(reach, -1, -5.0)[3:] == ["0/3", "-", "-", "goal"]
+    expected = ["-80.00", "2/3", "-40.00", "-29.00", "candidate", "1"]
+    assert explain(reach, 1, -30.0) == expected
+    assert explain(reach, 2, None)[1:] == ["3/3", "-5.00", "-31.00", "candidate", "2"]
+    assert explain(reach, -1, -5.0)[1:] == ["0/3", "-", "-", "goal"]

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from agents.base import ObservationSpec
 from agents.networks.entities import (
     EITSettings,
     EntityCritic,
@@ -17,12 +16,13 @@ from agents.networks.entities import (
 )
 from agents.networks.families import make_networks
 from agents.networks.flat import MLPSettings
-from agents.networks.layers import PAIRWISE_LIMIT, Attention, Block, Linear
+from agents.networks.layers import Block, Linear
+from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
 from tests.helpers.networks import (
-    FEW,
     PARTICLES,
     SMALL,
+    SMALL_MLP,
     SPECS,
     count,
     entities,
@@ -98,7 +98,7 @@ def test_subgoals_are_no_images() -> None:
 def test_every_family_has_the_same_networks_with_the_same_shapes(kind: str) -> None:
     torch.manual_seed(0)
     spec = SPECS[kind]
-    networks = make_networks(spec, 3, SMALL, FEW)
+    networks = make_networks(spec, 3, SMALL, SMALL_MLP)
     obs, goal = observations(spec, 5)
     action = torch.rand(5, 3)
     policy, value = networks.policy(), networks.value()
@@ -118,30 +118,11 @@ def test_every_family_has_the_same_networks_with_the_same_shapes(kind: str) -> N
         assert networks.diffuser(4).sample(obs, goal, noise).shape == obs.shape
 
 
-def test_flat_networks_are_four_layers_on_state_goal_and_action() -> None:
-    """The reference's layers by torch's own modules, with the same numbers in them."""
-    torch.manual_seed(0)
-    networks = make_networks(SPECS["flat"], 3, SMALL, FEW)
-    obs, goal = observations(SPECS["flat"], 4)
-    action = torch.rand(4, 3)
-    critic = randomise(networks.critic(2))
-    for member in range(2):
-        x = torch.cat([obs, goal, action], dim=-1)
-        numbers = [p[member] for p in critic.parameters()]
-        for _ in range(4):
-            weight, bias, scale, shift = (numbers.pop(0) for _ in range(4))
-            x = F.gelu(x @ weight + bias)
-            x = F.layer_norm(x, (24,), scale, shift, eps=1e-6)
-        weight, bias = numbers
-        expected = (x @ weight + bias).squeeze(-1)
-        assert torch.allclose(critic(obs, action, goal)[member], expected, rtol=1e-3, atol=1e-3)
-
-
 def test_the_image_encoder_is_impalas_with_one_residual_pair_per_stack() -> None:
     """Member by member with torch's own functions; 64 pixels, of which 8x8 cells are left."""
     torch.manual_seed(0)
     spec = ObservationSpec("image", (3, 64, 64))
-    pair = make_networks(spec, 3, SMALL, FEW).critic(2).pair
+    pair = make_networks(spec, 3, SMALL, SMALL_MLP).critic(2).pair
     obs, goal = observations(spec, 2)
     for member in range(2):
         x = torch.cat([obs, goal], dim=1) / 255.0
@@ -157,14 +138,14 @@ def test_the_image_encoder_is_impalas_with_one_residual_pair_per_stack() -> None
 @pytest.mark.parametrize("network", ["value", "subgoal policy", "diffuser"])
 def test_particles_are_exchangeable_within_a_view_only(network: str) -> None:
     torch.manual_seed(0)
-    networks = make_networks(PARTICLES, 3, SMALL, FEW)
+    networks = make_networks(PARTICLES, 3, SMALL, SMALL_MLP)
     obs, goal = observations(PARTICLES, 4)
     noise = torch.randn(1, 4, 6, 9)
     value, policy = randomise(networks.value()), randomise(networks.subgoal_policy())
     diffuser = randomise(networks.diffuser(1))
 
     def change(order: list[int]) -> float:
-        """How much the answer depends on the order, largest of all numbers."""
+        """Largest change of the answer with the order."""
         if network == "value":
             orders = (obs[:, order], goal), (obs, goal[:, order])
             return max((value(*o) - value(obs, goal)).abs().max().item() for o in orders)
@@ -181,7 +162,7 @@ def test_particles_are_exchangeable_within_a_view_only(network: str) -> None:
 def test_explicit_and_visual_features_are_projected_apart() -> None:
     """Half of a particle's embedding depends on the explicit features alone, half on the rest."""
     torch.manual_seed(0)
-    project = randomise(make_networks(PARTICLES, 3, SMALL, FEW).value().trunk.project)
+    project = randomise(make_networks(PARTICLES, 3, SMALL, SMALL_MLP).value().trunk.project)
     x = torch.randn(1, 6, 4, 9)
     changed = x.clone()
     changed[..., :4] += 1
@@ -196,37 +177,6 @@ def test_subgoal_policy_is_equivariant_to_the_state_and_ignores_the_order_of_the
     network = randomise(EntitySubgoalPolicy(entities(7), SMALL))
     plain = network(obs, goal)
     assert torch.allclose(network(obs[:, p], goal[:, q]), plain[:, p], rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("cross", [False, True])
-@pytest.mark.parametrize("entities", [2, 9])  # below and above the limit of the pairwise form
-def test_attention_is_softmax_of_scaled_products(cross: bool, entities: int) -> None:
-    torch.manual_seed(0)
-    members, batch, width, heads = 2, 3, 16, 4
-    assert (entities**2 <= PAIRWISE_LIMIT) == (entities == 2)
-    layer = randomise(Attention(members, width, heads, cross, std=0.02))
-    x = torch.randn(members, entities, batch, width)
-    context = torch.randn(members, entities, batch, width) if cross else None
-    out = layer(x, context)
-    source = x if context is None else context
-    d = width // heads
-    for m in range(members):
-        if cross:
-            wq, wkv = layer.query.weight[m], layer.key_value.weight[m]
-            w = torch.cat([wq, wkv], dim=1)
-        else:
-            w = layer.query_key_value.weight[m]
-        for b in range(batch):
-            merged = torch.zeros(entities, width)
-            for h in range(heads):
-                cols = [slice(i * width + h * d, i * width + (h + 1) * d) for i in range(3)]
-                q, k, v = (
-                    src[m, :, b] @ w[:, c] for src, c in zip((x, source, source), cols, strict=True)
-                )
-                weights = torch.softmax(q @ k.T / d**0.5, dim=-1)
-                merged[:, h * d : (h + 1) * d] = weights @ v
-            expected = merged @ layer.out.weight[m]
-            assert torch.allclose(out[m, :, b], expected, atol=1e-5)
 
 
 def test_policy_value_and_critic_ignore_the_order_of_entities() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import train
-from agents.base import ObservationSpec
 from agents.observations.kinds import make_observation
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import Normaliser
 from common.evaluation import evaluate as evaluation
 from common.evaluation.evaluate import check_rendering, evaluate
@@ -25,7 +25,7 @@ from envs.rendering import rendering_problem
 from tests.conftest import TINY
 from tests.helpers import manipobj_worlds, pushtetris_worlds, scene_worlds
 from tests.helpers.datasets import record
-from tests.helpers.fake_world import FakeAgent
+from tests.helpers.fake_agents import FakeAgent
 
 CPU = torch.device("cpu")
 SIZE, LENGTH, EPISODES = 64, 12, 3
@@ -199,11 +199,11 @@ def test_the_policy_sees_the_environment_s_images_as_the_buffer_has_them(trained
     setup, _ = trained
     seen = []
     act = setup.agent.act
-    monkeypatch.setattr(setup.agent, "act", lambda *args: seen.append(args) or act(*args))
+    monkeypatch.setattr(setup.agent, "act", lambda moment: seen.append(moment) or act(moment))
     run(setup, 1, 1, 1)
     env = setup.world.make(pixels=True)
     image, info = env.reset(seed=episode_seeds(3, 0)[0])
-    obs, goal, *_ = seen[0]
+    obs, goal = seen[0].obs, seen[0].goal
     assert torch.equal(obs, torch.from_numpy(image).movedim(-1, 0)[None])
     assert torch.equal(goal, torch.from_numpy(info["goal"]).movedim(-1, 0)[None])
     assert len(seen) == LENGTH and obs.dtype == torch.uint8
@@ -224,10 +224,10 @@ def test_training_on_images_wants_a_machine_that_draws_them(monkeypatch):
 class Sampler(FakeAgent):
     """Random actions from each episode's own generator, moved a little by what it sees."""
 
-    def act(self, obs, goal, step, memory, generators):
-        seen = (obs.double().mean((1, 2, 3)) - goal.double().mean((1, 2, 3))) / 255
-        noise = torch.stack([2 * torch.rand(5, generator=g) - 1 for g in generators])
-        return (noise + seen[:, None]).clamp(-1, 1), goal
+    def act(self, timestep):
+        obs, goal = (x.double().mean((1, 2, 3)) for x in (timestep.obs, timestep.goal))
+        noise = torch.stack([2 * torch.rand(5, generator=g) - 1 for g in timestep.generators])
+        return (noise + (obs - goal)[:, None] / 255).clamp(-1, 1), timestep.memory
 
 
 @pytest.mark.skipif(rendering_problem() is not None, reason="this machine cannot render")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import train
-from agents.base import ObservationSpec
 from agents.observations.kinds import make_observation
+from agents.observations.spec import ObservationSpec
 from common.evaluation.evaluate import evaluate
 from common.evaluation.video import save_grid
 from common.foundation.errors import UserError
@@ -168,7 +168,7 @@ def test_the_buffer_maps_the_latents_and_normalises_what_it_draws(settings, plac
     torch.testing.assert_close(normaliser.mean, mean.float())
     torch.testing.assert_close(normaliser.var, var.float())
     draws = torch.Generator().manual_seed(0)
-    indices = buffer.draw(16, draws)
+    indices = buffer.goals.transitions(buffer.episodes, 16, draws)
     batch = buffer.gather(indices)
     assert torch.equal(batch.obs, normaliser(latents[indices.state]))
     assert torch.equal(batch.policy_goal, normaliser(latents[indices.policy_goal]))

@@ -1,4 +1,4 @@
-"""What agents see: encoding and its inverse, identities of entities, normalisation."""
+"""Observations: encoding and its inverse, identities of entities, normalisation."""
 
 import itertools
 import math
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.base import ObservationSpec
-from agents.observations.kinds import IMAGE_KINDS, make_observation
+from agents.observations.kinds import make_observation
+from agents.observations.spec import ObservationSpec
 from common.data.normaliser import CLIP, EPSILON, Normaliser
 from common.foundation.errors import UserError
-from common.foundation.registry import OBSERVATIONS
+from common.foundation.registry import IMAGE_KINDS, OBSERVATIONS
 from common.runs.loading import load_training_data
 from common.settings import config as settings
 from tests.helpers.manipobj_worlds import make_world
@@ -125,7 +125,7 @@ def test_identities_stay_the_same_over_a_training_episode(tiny_config):
     device = torch.device("cpu")
     buffer, normaliser = load_training_data(config, world, observation, device)
     onehot = normaliser.inverse(buffer.obs)[..., -observation.identity_dim :]
-    identities = onehot.argmax(dim=-1).split(buffer.length.tolist())
+    identities = onehot.argmax(dim=-1).split(buffer.episodes.length.tolist())
     assert all((episode == episode[0]).all() for episode in identities)
     assert all(len(set(episode[0].tolist())) == 2 for episode in identities)
     assert len({tuple(episode[0].tolist()) for episode in identities}) > 1

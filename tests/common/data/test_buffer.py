@@ -3,14 +3,20 @@
 import pytest
 import torch
 
-from common.data.batches import GoalShares
 from common.data.buffer import Buffer
+from common.data.goals import GoalShares
 from common.foundation.errors import UserError
 from tests.helpers.buffers import make
 
 
 def draw(buffer: Buffer, size: int = 200_000, seed: int = 0):
-    return buffer.draw(size, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return buffer.goals.transitions(buffer.episodes, size, generator, subgoal_steps=5)
+
+
+def draw_windows(buffer: Buffer, size: int, **how) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return buffer.goals.windows(buffer.episodes, size, generator, **how)
 
 
 def shares(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
@@ -82,7 +88,7 @@ def test_shares_of_goal_kinds() -> None:
 
 
 def test_subgoals_lie_k_steps_ahead_but_not_beyond_the_policy_goal() -> None:
-    indices = draw(make([30, 30], subgoal_k=5))
+    indices = draw(make([30, 30]))
     expected = torch.minimum(indices.state + 5, indices.policy_goal)
     assert torch.equal(indices.policy_subgoal, expected)
     assert (indices.policy_goal > indices.state).all()
@@ -107,7 +113,7 @@ def test_windows_follow_the_episode_up_to_their_goal() -> None:
 
 def test_windows_have_the_law_of_transitions_and_policy_goals() -> None:
     buffer = make([5, 8], policy=GoalShares(0.2, 0.8, 0.0, False))
-    rows = buffer.draw_windows(200_000, torch.Generator().manual_seed(1), slots=3, to_end=False)
+    rows = draw_windows(buffer, 200_000, slots=3, to_end=False)
     indices = draw(buffer)
     ours, theirs = 13 * rows[:, 0] + rows[:, 2], 13 * indices.state + indices.policy_goal
     assert torch.allclose(shares(ours, 0, 169), shares(theirs, 0, 169), atol=0.005)
@@ -115,7 +121,7 @@ def test_windows_have_the_law_of_transitions_and_policy_goals() -> None:
 
 def test_windows_to_the_end_have_the_last_state_as_goal() -> None:
     buffer = make([5, 8])
-    rows = buffer.draw_windows(10_000, torch.Generator().manual_seed(1), slots=4, to_end=True)
+    rows = draw_windows(buffer, 10_000, slots=4, to_end=True)
     assert torch.equal(rows[:, 3], torch.where(rows[:, 0] < 5, 4, 12))
     expected = shares(draw(buffer).state, 0, 13)
     assert torch.allclose(shares(rows[:, 0], 0, 13), expected, atol=0.02)

@@ -5,41 +5,76 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tensordict import TensorDict
 
-from common.data.draws import Draws, FetchedDraws, Prefetcher
+from common.data.draws import FetchedDraws
+from common.data.wants import Sequences, Transitions
+from common.foundation.device import seeded_generator as seeded
 from common.foundation.errors import UserError
 from common.runs import loading as training_data
 from common.runs.loading import RESERVED
 from common.settings.config import compose
 from tests.helpers.agents import CPU
-from tests.helpers.updates import make_buffer
+from tests.helpers.updates import make_buffer, make_draws
 
 CUDA = torch.device("cuda")
 ROWS, NUMBERS = 1000, 6  # rows of 6 numbers and actions of 2
 
 
-def test_batches_fetched_ahead_are_the_same() -> None:
-    draws = Draws(make_buffer(), 16, 3)
+class Nested:
+    """Batches that are trees: the states, and deeper down their sums, which differ by sample."""
+
+    rewards = False
+
+    def sample(self, buffer, size: int, generator: torch.Generator) -> TensorDict:
+        obs = buffer.sample(size, generator).obs
+        deeper = TensorDict({"sum": obs.flatten(1).sum(1)}, batch_size=[size])
+        return TensorDict({"obs": obs, "deeper": deeper}, batch_size=[size])
+
+
+WANTS = [Transitions(5), Sequences(4, to_end=False), Nested()]
+
+
+@pytest.mark.parametrize("wants", WANTS)
+def test_batches_fetched_ahead_are_the_same(wants) -> None:
+    draws = make_draws(make_buffer(), wants=wants)
     fetched = FetchedDraws(draws, CPU)
     for step in (1, 2, 3, 7, 8):  # a continued run begins anywhere
         batch, generator = fetched(step)
-        for name, column in vars(draws(step)[0]).items():
-            assert torch.equal(column, getattr(batch, name)), name
+        expected = draws(step)[0]
+        assert type(batch) is type(expected) and (batch == expected).all()
         again = FetchedDraws(draws, CPU)(step)[1]
         assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=again))
 
 
+@pytest.mark.parametrize("wants", WANTS)
+def test_batches_of_every_kind_go_to_the_device_whole(wants) -> None:
+    draws = make_draws(make_buffer(), wants=wants)
+    fetched = FetchedDraws(draws, CPU)
+    fetched._device = torch.device("meta")
+    with pytest.MonkeyPatch.context() as patch:  # which draws nothing by itself
+        patch.setattr("common.data.draws.seeded_generator", lambda device, *_: seeded(CPU, *_))
+        batch, _ = fetched(1)
+    expected = draws(1)[0]
+    assert type(batch) is type(expected) and batch.batch_size == (16,)
+    leaves = dict(batch.items(include_nested=True, leaves_only=True))
+    assert leaves.keys() == dict(expected.items(include_nested=True, leaves_only=True)).keys()
+    assert {leaf.device.type for leaf in leaves.values()} == {"meta"}
+
+
 def test_the_next_batch_is_drawn_before_it_is_asked_for() -> None:
-    asked, buffer = [], make_buffer()
+    asked = []
 
     def draw(step: int):
         asked.append(step)
-        return buffer.sample(2, torch.Generator().manual_seed(step))
+        return draws(step)
 
-    batches = Prefetcher(draw, CPU)
-    batches(5)
-    batches(6)
-    batches._thread.shutdown(wait=True)
+    draws = make_draws(make_buffer(), 2)
+    fetched = FetchedDraws(draws, CPU)
+    fetched._draws = draw
+    fetched(5)
+    fetched(6)
+    fetched._thread.shutdown(wait=True)
     assert asked == [5, 6, 7]
 
 

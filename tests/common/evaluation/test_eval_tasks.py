@@ -1,6 +1,5 @@
 """Fixed evaluation tasks: every episode has one, and results are told apart."""
 
-import csv
 import json
 
 import numpy as np
@@ -13,11 +12,13 @@ from common.evaluation.environments import EnvPool, Start
 from common.evaluation.evaluate import Evaluation, evaluate
 from common.evaluation.player import episode_seeds
 from common.evaluation.results import metrics, save_results, table
+from common.foundation.files import read_csv
 from common.settings.config import compose, identity
 from common.settings.schema import SettingError
 from envs.make import make_world
 from tests.helpers import scene_worlds
-from tests.helpers.fake_world import PointAgent, PointEnv, PointWorld
+from tests.helpers.fake_agents import PointAgent
+from tests.helpers.point_world import PointEnv, PointWorld, point_world
 
 SCENE = "task=visual-scene-v0"
 
@@ -37,8 +38,8 @@ class TaskEnv(PointEnv):
 class TaskWorld(PointWorld):
     metrics = ("success", "goal")
 
-    def make(self, pixels=False):
-        return TaskEnv({}, False)
+    def simulator(self, pixels):
+        return TaskEnv(self.settings)
 
     def summarise(self, history, rewards):
         goal = history[-1]["goal"]
@@ -46,7 +47,7 @@ class TaskWorld(PointWorld):
 
 
 def run(episodes: int, tasks: tuple[int, ...], num_envs: int = 2) -> Evaluation:
-    world = TaskWorld()
+    world = point_world(12, TaskWorld)
     observation = make_observation("ec_state", world)
     normaliser = Normaliser(torch.zeros(3), torch.ones(3))
     return evaluate(
@@ -94,13 +95,13 @@ def test_files_and_table_tell_the_tasks(result, tmp_path):
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["episodes"] == 6 and list(written["tasks"]) == ["1", "3", "4"]
     assert written["tasks"]["3"]["success"]["mean"] == 1
-    with (tmp_path / "episodes.csv").open() as file:
-        assert [row["task"] for row in csv.DictReader(file)] == ["1", "3", "4"] * 2
+    rows = read_csv(tmp_path / "episodes.csv")
+    assert [row["task"] for row in rows] == ["1", "3", "4"] * 2
     assert table(result).splitlines()[-1].split()[:4] == ["success,", "task", "4", "1.000"]
 
 
 def test_worlds_without_tasks_know_nothing_of_them():
-    world = PointWorld()
+    world = point_world(12)
     observation = make_observation("ec_state", world)
     normaliser = Normaliser(torch.zeros(3), torch.ones(3))
     spread = {"episodes": 2, "seed": 7, "num_envs": 1, "workers": 1}

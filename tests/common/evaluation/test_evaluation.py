@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from agents.iql.subgoals import Proposal
 from common.evaluation import evaluate as evaluation
 from common.evaluation.evaluate import Evaluation, summarise
 from common.evaluation.player import episode_seeds
-from common.evaluation.subgoals import HEADER
 from tests.helpers.evaluation import EPISODES, SHAPE, run_fake
-from tests.helpers.fake_world import FRAME, PointAgent, PointWorld
+from tests.helpers.fake_agents import PointAgent
+from tests.helpers.point_world import FRAME, NearPointWorld, PointWorld, point_world
 
 
 @pytest.fixture
@@ -29,12 +28,17 @@ def test_results_do_not_depend_on_how_episodes_are_spread(alone, num_envs, worke
     assert run_fake(num_envs, workers).rows == alone.rows
 
 
+@pytest.mark.parametrize("num_envs", [1, 3, 9])
+def test_environments_in_this_process_give_the_same_results(alone, num_envs):
+    assert run_fake(num_envs, 2, world=point_world(12, NearPointWorld)).rows == alone.rows
+
+
 def test_episodes_that_end_at_different_times_are_all_run_once():
-    one = run_fake(1, 1, world=PointWorld(max_episode_steps=40, quick=True))
+    one = run_fake(1, 1, world=point_world(40, quick=True))
     lengths = [row["episode_length"] for row in one.rows]
     assert len(set(lengths)) > 1
     assert one.env_steps == sum(lengths)
-    many = run_fake(3, 2, world=PointWorld(max_episode_steps=40, quick=True))
+    many = run_fake(3, 2, world=point_world(40, quick=True))
     assert many.rows == one.rows
 
 
@@ -88,10 +92,10 @@ def test_identities_are_those_of_the_episode_in_observation_and_goal():
     seen = []
 
     class Watching(PointAgent):
-        def act(self, obs, goal, step, memory, generators):
-            for row in range(len(obs)):
-                seen.append((obs[row, :, 1:], goal[row, :, 1:]))
-            return super().act(obs, goal, step, memory, generators)
+        def act(self, timestep):
+            for obs, goal in zip(timestep.obs, timestep.goal, strict=True):
+                seen.append((obs[:, 1:], goal[:, 1:]))
+            return super().act(timestep)
 
     run_fake(1, 1, agent=Watching(SHAPE))
     assert all(torch.equal(obs, goal) for obs, goal in seen)
@@ -110,12 +114,11 @@ def test_first_subgoals_are_counted_and_new_ones_told_of(alone):
         return float(len(seen))
 
     class Telling(PointAgent):
-        def act(self, obs, goal, step, memory, generators, watch=None):
-            rows = (step % 5 == 0).nonzero().squeeze(1)
+        def act(self, timestep):
+            rows = (timestep.step % 5 == 0).nonzero().squeeze(1)
             if len(rows):
-                values = [-torch.ones(len(rows), 2)] * 2 + [-torch.ones(len(rows)), None]
-                watch(rows, Proposal(memory[rows], rows * 0, *values))
-            return super().act(obs, goal, step, memory, generators)
+                timestep.tell(rows, ["   why", *["   halfway"] * len(rows)])
+            return super().act(timestep)
 
     told = run_fake(1, 1, agent=Telling(SHAPE), counter=counter, tell=lines.append)
     assert [row.pop("entities_changed") for row in told.rows] == [1.0, 2.0, 3.0, 4.0, 5.0]
@@ -124,8 +127,9 @@ def test_first_subgoals_are_counted_and_new_ones_told_of(alone):
     state, halfway = seen[0]
     assert state.shape == halfway.shape == (2,) and not torch.equal(state, halfway)
     assert state.abs().max() <= 1  # the start lies in this square, not normalised
-    told_of = [line.split()[:2] for line in lines if line != HEADER]
-    assert told_of[:4] == [["0", "0"], ["0", "5"], ["0", "10"], ["1", "0"]]
+    told_of = [line.split() for line in lines if line != " episode  step   why"]
+    assert [words[2] for words in told_of] == ["halfway"] * len(told_of)
+    assert [words[:2] for words in told_of[:4]] == [["0", "0"], ["0", "5"], ["0", "10"], ["1", "0"]]
     assert len(told_of) == 3 * EPISODES == len(lines) // 2
 
 

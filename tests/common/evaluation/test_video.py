@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from common.evaluation import video
-from common.evaluation.video import Clip, save_grid, save_picture, strip, tile
+from common.evaluation.video import Clip, save_grid, strip
 from common.foundation.errors import UserError
-from common.runs import curves as plots
+from common.foundation.video import BORDER, CAPTION, save_picture, tile
 
 
 def make_clip(episode: int, frames: int, success: bool, size=(32, 48)) -> Clip:
@@ -23,7 +23,7 @@ def test_video_has_all_frames_and_its_layout(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
     frames = imageio.mimread(tmp_path / "video.mp4", memtest=False)
     assert len(frames) == 6 + video.HOLD
-    height, width = 2 * (256 + 2 * video.BORDER + video.CAPTION), 2 * (384 + 2 * video.BORDER)
+    height, width = 2 * (256 + 2 * BORDER + CAPTION), 2 * (384 + 2 * BORDER)
     assert frames[0].shape == (height, width, 3)
     middle_of_goal = frames[0][height // 4, width // 4]
     middle_of_view = frames[3][3 * height // 4, width // 4]
@@ -83,36 +83,9 @@ def test_strip_of_a_single_frame():
     assert strip(make_clip(0, 1, False)).shape[1] == 6 * 392
 
 
-def write_run(folder, train: str = "", evaluation: str = "") -> None:
-    (folder / "train.csv").write_text(train)
-    (folder / "eval.csv").write_text(evaluation)
-
-
-def test_curves_show_what_was_logged(tmp_path):
-    write_run(
-        tmp_path,
-        "step,value/loss,subgoal/loss\n100,1.0,0.5\n200,0.5,\n300,0.2,",
-        "step,success,success_low,success_high\n200,0.3,0.1,0.5\n",
-    )
-    train, evaluation = (plots.read_csv(tmp_path / name) for name in ("train.csv", "eval.csv"))
-    assert train["value/loss"].tolist() == [1.0, 0.5, 0.2]
-    assert np.isnan(train["subgoal/loss"][1:]).all()
-    figure = plots.training_curves(train, evaluation)
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["success rate, 95 % interval", "value loss", "subgoal diffusion loss"]
-    assert figure.axes[1].lines[0].get_ydata().tolist() == [1.0, 0.5, 0.2]
-    assert imageio.imread(plots.save_training_curves(tmp_path)).ndim == 3
-
-
-def test_curves_without_evaluations_or_with_a_torn_line(tmp_path):
-    (tmp_path / "train.csv").write_text("step,value/loss\n1,2.0\n2")
-    assert plots.read_csv(tmp_path / "train.csv")["step"].tolist() == [1.0]
-    assert plots.save_training_curves(tmp_path).exists()
-
-
-def test_curves_of_an_empty_folder_are_an_error(tmp_path):
-    with pytest.raises(UserError, match="no metrics yet"):
-        plots.save_training_curves(tmp_path)
-    write_run(tmp_path)
-    with pytest.raises(UserError, match="no metrics yet"):
-        plots.save_training_curves(tmp_path)
+def test_without_goals_there_are_the_views_alone(tmp_path):
+    clip = Clip(0, None, subgoals=False)
+    clip.add(np.full((32, 48, 3), 90, np.uint8), False)
+    (frame, *_) = video.grid([clip])
+    assert frame.shape == (256 + 2 * BORDER + CAPTION, 384 + 2 * BORDER, 3)
+    assert strip(clip).shape[1] == 5 * 392

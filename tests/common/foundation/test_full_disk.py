@@ -14,7 +14,7 @@ from datasets.episodes import EpisodeWriter
 from datasets.store import Dataset, episode_path
 from tests.faults.disk import limited
 from tests.helpers.datasets import assert_same_data, record, run
-from tests.helpers.fakes import point_world
+from tests.helpers.point_world import point_world
 
 COLUMNS = {"actions": ((2,), "float32"), "observations": ((64, 64, 3), "uint8")}
 

@@ -1,4 +1,4 @@
-"""How much memory is free: the machine's and that of control groups."""
+"""Free memory: the machine's and that of control groups."""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ from common.settings.config import Config, compose, parse
 from common.settings.inherit import merge
 from envs.make import make_world
 from tests.conftest import TINY
-from tests.helpers.agents import generators, make_sgiql
+from tests.helpers.agents import act, generators, make_sgiql
 from tests.helpers.networks import randomise
 from tests.helpers.training import result
 from tests.helpers.updates import make_buffer
@@ -84,7 +84,7 @@ def test_an_agent_takes_one_level_from_each_run(low, high) -> None:
         assert same(getattr(agent, name), getattr(low[1].agent, name))
     assert same(agent.subgoal_policy.policy, high[1].agent.subgoal_policy)
     obs, goal = torch.randn(2, 2, 15), torch.randn(2, 2, 15)
-    action, _ = agent.act(obs, goal, torch.zeros(2).long(), goal, generators([0, 1]))
+    action, _ = act(agent, obs, goal, [0, 0], None, [0, 1])
     assert torch.isfinite(action).all()
 
 
@@ -166,7 +166,7 @@ def test_without_a_checkpoint_the_key_is_named(low) -> None:
 def test_an_iql_agent_acts_as_sgiql_only_without_subgoals_or_with_anothers(low) -> None:
     agent = evaluated(low[0], "agent=sgiql", "sgiql.disable_subgoal=true").agent
     obs, goal = torch.randn(1, 2, 15), torch.randn(1, 2, 15)
-    action, _ = agent.act(obs, goal, torch.zeros(1), goal, generators([0]))
+    action, _ = act(agent, obs, goal, [0], None, [0])
     with torch.no_grad():
         expected = low[1].agent.policy(pad_rows(obs), pad_rows(goal))
     assert torch.equal(action, expected[:1])

@@ -16,8 +16,8 @@ from common.settings.config import ROOT, compose
 
 HOLD = """
 import sys
-from common.runs.folders import _lock
-lock = _lock(__import__("pathlib").Path(sys.argv[1]))
+from common.runs.folders import _locked
+lock = _locked(__import__("pathlib").Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -25,6 +25,12 @@ sys.stdin.read()
 
 def settings(tmp_path, *overrides):
     return compose([f"output_dir={tmp_path}", *overrides])
+
+
+def start(*arguments) -> None:
+    """A run that ends at once."""
+    with open_run(*arguments):
+        pass
 
 
 def test_the_same_command_finds_its_folder(tmp_path):
@@ -48,7 +54,7 @@ def test_another_command_gets_another_folder(tmp_path):
 
 
 def test_settings_that_do_not_touch_the_result_may_change(tmp_path):
-    open_run(settings(tmp_path, "steps=100")).close()
+    start(settings(tmp_path, "steps=100"))
     with open_run(settings(tmp_path, "steps=200")) as run:
         assert run.resumed and run.changes == ["steps=200, was 100"]
         assert json.loads((run.path / "config.json").read_text())["steps"] == 200
@@ -63,11 +69,11 @@ def test_a_named_folder_refuses_other_settings(tmp_path):
     with pytest.raises(
         UserError, match=r"mine belongs to a run with sgiql\.alpha: 0\.1, not 0\.3;"
     ):
-        open_run(settings(tmp_path, "run_name=mine", "sgiql.alpha=0.3"))
+        start(settings(tmp_path, "run_name=mine", "sgiql.alpha=0.3"))
     with pytest.raises(UserError, match=r"num_cubes: 0, not 2;"):
-        open_run(settings(tmp_path, "run_name=mine", "env_kwargs.manipobj.num_cubes=2"))
+        start(settings(tmp_path, "run_name=mine", "env_kwargs.manipobj.num_cubes=2"))
     assert (run.path / "config.json").read_bytes() == stored
-    open_run(settings(tmp_path, "run_name=mine", "iql.alpha=9")).close()
+    start(settings(tmp_path, "run_name=mine", "ecdiffuser.batch_size=9"))
 
 
 def test_a_setting_the_stored_run_did_not_know_is_named(tmp_path):
@@ -76,12 +82,12 @@ def test_a_setting_the_stored_run_did_not_know_is_named(tmp_path):
         older = {key: value for key, value in config.raw.items() if key != "gamma"}
         (run.path / "config.json").write_text(json.dumps(older))
     with pytest.raises(UserError, match=r"gamma: not set, not 0\.99"):
-        open_run(config)
+        start(config)
 
 
 def test_each_start_leaves_a_record(tmp_path):
     machine = describe_device(torch.device("cpu"))
-    open_run(settings(tmp_path), machine).close()
+    start(settings(tmp_path), machine)
     with open_run(settings(tmp_path), machine) as run:
         starts = json.loads((run.path / "provenance.json").read_text())
     assert len(starts) == 2
@@ -94,10 +100,11 @@ def test_each_start_leaves_a_record(tmp_path):
 
 def test_one_process_per_folder_and_a_killed_one_lets_go(tmp_path):
     config = settings(tmp_path)
-    run = open_run(config)
-    with pytest.raises(UserError, match=r"in use by process \d+; wait for it or stop it"):
-        open_run(config)
-    run.close()
+    with (
+        open_run(config) as run,
+        pytest.raises(UserError, match=r"in use by process \d+; wait for it or stop it"),
+    ):
+        start(config)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run.path)],
         cwd=ROOT,
@@ -108,24 +115,24 @@ def test_one_process_per_folder_and_a_killed_one_lets_go(tmp_path):
     try:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match=f"in use by process {holder.pid};"):
-            open_run(config)
+            start(config)
     finally:
         holder.kill()
         holder.communicate()
-    open_run(config).close()
+    start(config)
 
 
 def test_a_refused_start_releases_the_lock(tmp_path):
-    open_run(settings(tmp_path, "run_name=mine")).close()
+    start(settings(tmp_path, "run_name=mine"))
     with pytest.raises(UserError, match="seed: 0, not 1"):
-        open_run(settings(tmp_path, "run_name=mine", "seed=1"))
-    open_run(settings(tmp_path, "run_name=mine")).close()
+        start(settings(tmp_path, "run_name=mine", "seed=1"))
+    start(settings(tmp_path, "run_name=mine"))
 
 
 def test_an_unusable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot create the folder"):
-        open_run(settings(tmp_path / "file"))
+        start(settings(tmp_path / "file"))
 
 
 def test_evaluation_folders_are_never_reused(tmp_path):

@@ -13,6 +13,7 @@ from common.foundation.errors import UserError
 from common.runs import export as ship
 from common.runs.agents import load_agent
 from common.settings.config import ROOT
+from tests.helpers.agents import act
 
 CPU = torch.device("cpu")
 LARGEST = 15 * 2**20  # bytes of all agents that come with the code
@@ -77,9 +78,7 @@ def test_an_agent_that_only_acts_acts_alike(agent, tiny_config, tmp_path):
     obs = torch.randn(3, *whole.context.spec.shape, generator=torch.Generator().manual_seed(0))
     actions = []
     for one in (whole, slim):
-        memory = torch.stack([one.begin(goal) for goal in -obs])
-        generators = [torch.Generator().manual_seed(i) for i in range(3)]
-        actions.append(one.act(obs, -obs, torch.zeros(3, dtype=torch.long), memory, generators)[0])
+        actions.append(act(one, obs, -obs, [0, 0, 0], None, [0, 1, 2])[0])
     assert torch.equal(*actions)
     start = ["train_from_checkpoint=true", f"checkpoint={folder}", "run_name=next"]
     with pytest.raises(UserError, match="lacks what only learning reads; give the run"):

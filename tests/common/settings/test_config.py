@@ -15,7 +15,7 @@ from common.settings.schema import SettingError
 
 SCRIPT = """
 import json, sys
-from common.settings.config import hydra_main
+from common.settings.launch import hydra_main
 from common.foundation.errors import UserError
 
 @hydra_main
@@ -75,6 +75,14 @@ def test_the_chosen_sections_arrive_typed():
     assert (config.lr, config.grad_clip_norm, config.batch_size) == (3e-4, 20.0, 512)
     assert (config.arch_eit.embed_dim, config.arch_eit.n_diffuser_layers) == (64, 8)
     assert config.collect.dataset_type == "noisy" and config.run_name is None
+
+
+def test_what_agents_share_has_one_default_that_each_may_replace():
+    cubes = "env_kwargs.manipobj.num_cubes=2"
+    shared = compose(["iql.alpha=0.7", "hiql.subgoal_k=9", cubes]).agent_settings
+    assert (shared.alpha, shared.subgoal_k) == (0.7, 9)
+    own = compose(["iql.alpha=0.7", "sgiql.alpha=0.2", cubes]).agent_settings
+    assert own.alpha == 0.2
 
 
 def test_the_papers_numbers_are_the_defaults():
@@ -155,7 +163,7 @@ def test_a_removed_key_is_missing():
 
 def test_identity_holds_what_a_run_computes():
     base = identity(compose())
-    same = ["steps=5", "device=cpu", "threads=1", "num_workers=3", "run_name=a", "iql.alpha=1"]
+    same = ["steps=5", "device=cpu", "threads=1", "num_workers=3", "run_name=a", "hiql.alpha=1"]
     assert identity(compose(same)) == base
     for override in ("seed=1", "sgiql.alpha=1", "arch_eit.embed_dim=32", "gamma=0.9"):
         different = identity(compose([override]))

@@ -20,7 +20,7 @@ LAUNCH = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from common.settings.config import hydra_main
+from common.settings.launch import hydra_main
 from common.foundation.errors import UserError
 
 @hydra_main

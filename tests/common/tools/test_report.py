@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.evaluation.video import save_picture, save_video
+from common.foundation.video import save_picture, save_video
 from common.paper import records, tables
 from common.tools import report
 from tests.helpers.run_folders import add_evaluation, add_run

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import train
+from common.data.wants import Transitions
 from common.runs.folders import run_path
 from common.tools import values
 from tests.helpers.buffers import make
@@ -18,7 +19,7 @@ def agent_with(value) -> SimpleNamespace:
     """An agent of this V(s, g); states are numbers of rows, (B, 1, 1)."""
     return SimpleNamespace(
         value=lambda s, g: value(s.flatten(), g.flatten()),
-        settings=SimpleNamespace(subgoal_k=STEP),
+        wants=Transitions(STEP),
         context=SimpleNamespace(device=torch.device("cpu")),
     )
 

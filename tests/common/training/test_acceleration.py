@@ -28,7 +28,7 @@ from common.training.graphs import GraphUpdates
 from common.training.updates import Updates
 from tests.helpers.agents import CPU, FLAT, make_hiql, make_sgiql
 from tests.helpers.networks import randomise
-from tests.helpers.updates import assert_same, make_buffer, run
+from tests.helpers.updates import assert_same, make_buffer, make_draws, run
 from tests.helpers.windows import make as make_ecdiffuser
 
 CUDA = torch.device("cuda")
@@ -95,18 +95,18 @@ def test_compiled_losses_update_alike(fresh_compiler: None) -> None:
     """Bits agree, since this backend runs the graph's own operations, gradients included."""
     eager, compiled = make_hiql(), make_hiql()
     compile_losses(compiled, "aot_eager")
-    draws = Draws(make_buffer(FLAT), 16, 3)
+    draws = make_draws(make_buffer(FLAT))
     assert_same(run(Updates(compiled, draws, {}), range(1, 4)), run_eager(eager, draws, 3))
     assert_same(flatten(compiled.state_dict())[0], flatten(eager.state_dict())[0])
     with pytest.raises(RuntimeError, match="fail_on_recompile"):  # another size of batch
-        run(Updates(compiled, Draws(draws.buffer, 8, 3), {}), range(4, 5))
+        run(Updates(compiled, make_draws(draws.buffer, 8), {}), range(4, 5))
 
 
 def test_losses_on_entity_sets_are_one_graph_each(fresh_compiler: None) -> None:
     """Those of V, critics and diffuser, which have every kind of layer; more would take long."""
     eager, compiled = make_sgiql(), make_sgiql()
     compile_losses(compiled, "eager")
-    batch, generator = Draws(make_buffer(), 16, 3)(1)
+    batch, generator = make_draws(make_buffer())(1)
     noise = eager.draw_noise(batch, generator)
     assert torch.equal(compiled.critic_loss(batch)[0], eager.critic_loss(batch)[0])
     expected = eager.subgoal_loss(batch, noise)[0]
@@ -116,10 +116,10 @@ def test_losses_on_entity_sets_are_one_graph_each(fresh_compiler: None) -> None:
 def test_the_loss_on_windows_is_one_graph(fresh_compiler: None) -> None:
     eager, compiled = make_ecdiffuser(), make_ecdiffuser()
     compile_losses(compiled, "eager")
-    batch, generator = Draws(make_buffer(), 16, 3, eager.sampler)(1)
+    batch, generator = make_draws(make_buffer(), wants=eager.wants)(1)
     noise = eager.draw_noise(batch, generator)
-    expected = eager.window_loss(batch, *noise)[0]
-    assert torch.equal(compiled.window_loss(batch, *noise)[0], expected)
+    expected = eager.window_loss(batch, noise)[0]
+    assert torch.equal(compiled.window_loss(batch, noise)[0], expected)
 
 
 def run_eager(agent, draws: Draws, steps: int) -> dict[str, torch.Tensor]:
@@ -140,7 +140,7 @@ def test_losses_in_bfloat16_are_near_those_in_float32(make) -> None:
         two.flat.data.copy_(one.flat.data)
     autocast_losses(rounded)
     assert choose_acceleration(settings("autocast=true"), CPU).autocast
-    batch, generator = Draws(make_buffer(exact.context.spec), 16, 3)(1)
+    batch, generator = make_draws(make_buffer(exact.context.spec))(1)
     noise = exact.draw_noise(batch, generator)
     one, two = exact.update(batch, noise), rounded.update(batch, noise)
     for name in one:
@@ -153,6 +153,8 @@ def test_losses_in_bfloat16_are_near_those_in_float32(make) -> None:
 
 class Breaking:
     """Has a loss whose graph would break."""
+
+    losses = ("value_loss",)
 
     def value_loss(self, x: torch.Tensor) -> torch.Tensor:
         torch._dynamo.graph_break()
@@ -239,7 +241,7 @@ def capturing(agent, graph: Recorder, sums: dict[str, torch.Tensor]):
 
 
 def rate_on_device(agent) -> None:
-    """What a learner does on CUDA by itself."""
+    """Let learners keep their rate as those on CUDA do."""
     for learner in agent.learners.values():
         learner.adam.param_groups[0]["lr"] = torch.tensor(learner.lr)
 
@@ -253,7 +255,7 @@ def test_replayed_updates_go_on_as_eager_ones(make, no_gpu: list[Recorder], monk
     eager, captured = make(), make()
     for agent in (eager, captured):
         rate_on_device(agent)
-    draws = Draws(make_buffer(eager.context.spec), 16, 3, eager.sampler)
+    draws = make_draws(make_buffer(eager.context.spec), wants=eager.wants)
     expected = run_eager(eager, draws, WARM_UP + 4)
     assert_same(run_captured(captured, draws, WARM_UP + 4, monkeypatch), expected)
     assert_same(flatten(captured.state_dict())[0], flatten(eager.state_dict())[0])
@@ -270,7 +272,7 @@ def test_graphs_of_several_updates_draw_what_single_ones_draw(no_gpu, monkeypatc
     eager, captured = make_sgiql(), make_sgiql()
     for agent in (eager, captured):
         rate_on_device(agent)
-    draws, sums = Draws(make_buffer(), 16, 3), {}
+    draws, sums = make_draws(make_buffer()), {}
     plain = Updates(eager, draws, {})
     updates = GraphUpdates(captured, draws, sums, EAGER, count=2)
     steps = range(1, WARM_UP + 6)  # one by one, two graphs of two, one that is left over
@@ -302,7 +304,7 @@ def run_captured(agent, draws: Draws, steps: int, monkeypatch) -> dict[str, torc
 
 def test_a_rate_on_the_host_could_not_be_captured(no_gpu: list[Recorder], monkeypatch) -> None:
     """So the test above can fail."""
-    draws = Draws(make_buffer(FLAT), 16, 3)
+    draws = make_draws(make_buffer(FLAT))
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
         run_captured(make_hiql(), draws, WARM_UP + 1, monkeypatch)
 
@@ -310,7 +312,7 @@ def test_a_rate_on_the_host_could_not_be_captured(no_gpu: list[Recorder], monkey
 def test_a_rate_on_the_device_is_that_on_the_host() -> None:
     host, device = make_hiql(), make_hiql()
     rate_on_device(device)
-    draws = Draws(make_buffer(FLAT), 16, 3)
+    draws = make_draws(make_buffer(FLAT))
     for agent in (host, device):
         run_eager(agent, draws, 5)
     for one, two in zip(host.learners.values(), device.learners.values(), strict=True):
@@ -325,11 +327,12 @@ def test_a_failed_capture_names_the_switch(no_gpu: list[Recorder], monkeypatch) 
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
-    update, batch = CapturedUpdate(make_hiql()), Draws(make_buffer(FLAT), 16, 3)(1)[0]
+    agent, (batch, generator) = make_hiql(), make_draws(make_buffer(FLAT))(1)
+    update, noise = CapturedUpdate(agent), agent.draw_noise(batch, generator)
     for _ in range(WARM_UP):
-        update(batch, ())
+        update(batch, noise)
     with pytest.raises(UserError, match=r"\(operation not permitted\); use .*cudagraphs=false$"):
-        update(batch, ())
+        update(batch, noise)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -337,7 +340,7 @@ def test_a_failed_capture_names_the_switch(no_gpu: list[Recorder], monkeypatch) 
 def test_on_a_gpu_captured_updates_agree_with_eager_ones(compiled: bool) -> None:
     """Up to the rounding of other kernels."""
     eager, faster = make_sgiql(device=CUDA), make_sgiql(device=CUDA)
-    draws = Draws(make_buffer(device=CUDA), 16, 3)
+    draws = make_draws(make_buffer(device=CUDA))
     expected = run_eager(eager, draws, WARM_UP + 4)
     both = Acceleration(compile=compiled, cudagraphs=True)
     sums = run(Updates(faster, draws, {}, both), range(1, WARM_UP + 5))

@@ -3,10 +3,6 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,24 +18,19 @@ from common.foundation.errors import UserError, one_line_errors
 from common.runs import checkpoint
 from common.settings.config import compose
 from tests.helpers.crashes import fail_at
-from tests.helpers.shells import REPOSITORY
 from tests.helpers.training import (
     RHYTHM,
     assert_same_run,
     folder_of,
+    free_port,
     logged,
     signal_at,
+    start,
     steps_logged,
+    wait_for,
 )
 
 SIZE = 2
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def together(config, arrange: Callable = lambda patch, rank: None) -> list[int]:
@@ -176,19 +167,9 @@ def test_the_end_of_one_process_is_noticed_by_the_other(tiny_config, capfd):
 def test_torchrun_hands_on_a_signal(tiny_overrides):
     command = [*tiny_overrides, "steps=1000000", "checkpoint_freq=5", "log_freq=5"]
     last = folder_of(compose(command)) / "last.safetensors"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(SIZE),
-         "--master_port", str(free_port()), "train.py", *command],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not last.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(0.05)
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", str(SIZE))
+    process = start(*launcher, "--master_port", str(free_port()), "train.py", *command)
+    wait_for(process, last.exists)
     process.terminate()
     out, err = process.communicate(timeout=100)
     assert out == f"stopped; the same command continues: {last.parent}\n", err
@@ -226,7 +207,7 @@ def test_processes_that_see_different_folders_are_refused(tiny_config, tmp_path,
 
     def elsewhere(patch, rank: int) -> None:
         if rank:
-            patch.setattr("common.runs.folders.run_path", lambda *_: tmp_path / "elsewhere")
+            patch.setattr("common.training.loop.run_path", lambda *_: tmp_path / "elsewhere")
 
     assert together(config, elsewhere) == [2, 2]
     assert "do not see the same" in capfd.readouterr().err

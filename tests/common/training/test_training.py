@@ -6,9 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -24,13 +21,13 @@ from common.evaluation.evaluate import EvaluationStopped, evaluate
 from common.foundation.errors import UserError
 from common.runs import checkpoint
 from common.runs.agents import load_agent
-from common.runs.metrics import MetricsLog
+from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
 from common.training import offline as trainer
 from datasets.store import episode_path
 from tests.helpers.crashes import fail_at
-from tests.helpers.fake_world import PointAgent, PointWorld
-from tests.helpers.shells import REPOSITORY
+from tests.helpers.fake_agents import PointAgent
+from tests.helpers.point_world import point_world
 from tests.helpers.training import (
     RHYTHM,
     assert_same_run,
@@ -39,7 +36,9 @@ from tests.helpers.training import (
     logged,
     result,
     signal_at,
+    start,
     steps_logged,
+    wait_for,
 )
 
 
@@ -122,7 +121,7 @@ def test_a_crash_in_any_update_leaves_no_trace(update, tiny_config, reference):
 
 POINTS = {
     "before the row is written": (MetricsLog, "write", 3, False),
-    "after the row is written": (trainer.Tracker, "log", 2, False),
+    "after the row is written": (Tracker, "log", 2, False),
     "before an evaluation": (evaluation_run, "evaluate", 2, False),
     "after an evaluation, before its row": (evaluation_run, "evaluate", 2, True),
     "after the best checkpoint": (trainer, "save_checkpoint", 2, True),
@@ -188,7 +187,7 @@ def test_a_signal_breaks_off_an_evaluation_which_is_then_done_again(
             train.run(config)
     assert checkpoint.load(folder / "last.safetensors")[1]["step"] == step
     # Once more a crash, after that evaluation's row reached the disk.
-    interrupt(config, lambda patch: fail_at(patch, trainer.Tracker, "log", 1))
+    interrupt(config, lambda patch: fail_at(patch, Tracker, "log", 1))
     assert steps_logged(folder, "eval")[-1] == step
     train.run(config)
     assert_same_run(folder, reference(*overrides))
@@ -210,7 +209,7 @@ def test_a_second_signal_interrupts_at_once(tiny_config):
 
 
 def test_an_evaluation_can_be_broken_off():
-    world = PointWorld()
+    world = point_world(12)
     observation = make_observation("ec_state_gen", world)
     width = observation.shape[-1:]
     parts = PointAgent(observation.shape), world, observation
@@ -236,27 +235,6 @@ def test_an_evaluation_can_be_broken_off():
 # --- real processes -------------------------------------------------------------------------------
 
 
-def start(overrides: list[str]) -> subprocess.Popen:
-    """`python train.py` in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "train.py", *overrides],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(process: subprocess.Popen, happened) -> None:
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("parallel", ["never", "always"])
 def test_a_killed_process_leaves_no_trace(parallel, tiny_overrides, monkeypatch, reference):
     """Updated by one process or by two, it ends as the undisturbed run of one process."""
@@ -265,12 +243,12 @@ def test_a_killed_process_leaves_no_trace(parallel, tiny_overrides, monkeypatch,
     rhythm += ("max_episode_steps=3",)
     command = [*tiny_overrides, *rhythm, f"parallel_update={parallel}"]
     folder = folder_of(compose(command))
-    with start(command) as process:
+    with start("train.py", *command) as process:
         wait_for(process, (folder / "last.safetensors").exists)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "eval.csv").exists()
-    with start(command) as process:
+    with start("train.py", *command) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
     assert re.search(r"continuing \S+ at update \d+0\n", out)
@@ -301,7 +279,7 @@ def test_a_signal_to_the_whole_group_during_an_evaluation_saves(number, tiny_ove
     command = [*tiny_overrides, *rhythm]
     config = compose(command)
     folder = folder_of(config)
-    with start(command) as process:
+    with start("train.py", *command) as process:
         wait_for(process, lambda: running_children(process.pid))
         workers = running_children(process.pid)
         os.killpg(process.pid, number)
@@ -575,7 +553,7 @@ def test_settings_that_cannot_be_trained_get_one_clear_line(override, message, t
 
 
 def test_the_command_prints_mistakes_as_one_line(tiny_overrides):
-    with start([*tiny_overrides, "env_kwargs.manipobj.num_cubes=0"]) as process:
+    with start("train.py", *tiny_overrides, "env_kwargs.manipobj.num_cubes=0") as process:
         out, err = process.communicate()
     assert (process.returncode, out) == (2, "")
     assert re.fullmatch(r"error: .*num_cubes.*1 to 6.*\n", err)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from agents.iql.sgiql import SGIQL
-from common.data.draws import Draws
 from common.foundation.errors import UserError
 from common.runs.checkpoint import flatten
 from common.settings.config import compose
@@ -12,12 +11,12 @@ from common.training.engine import make_updates
 from common.training.pipelined import PipelinedUpdates
 from common.training.updates import Updates
 from tests.helpers.agents import FLAT, make_hiql, make_iql, make_sgiql
-from tests.helpers.updates import assert_same, make_buffer, run
+from tests.helpers.updates import assert_same, make_buffer, make_draws, run
 
 
 def test_draws_depend_on_seed_and_update_alone() -> None:
     buffer = make_buffer()
-    draws, again, other = Draws(buffer, 16, 3), Draws(buffer, 16, 3), Draws(buffer, 16, 4)
+    draws, again, other = make_draws(buffer), make_draws(buffer), make_draws(buffer, seed=4)
     for step in (1, 2, 3):
         draws(step)
     batch, generator = draws(7)
@@ -38,7 +37,7 @@ def one_thread():
 
 def test_two_processes_compute_the_same_bits_as_one(one_thread: None) -> None:
     """Parameters, moments and metrics; over a reset, and from a state in the middle."""
-    draws = Draws(make_buffer(), 16, 3)
+    draws = make_draws(make_buffer())
     alone, shared = make_sgiql(), make_sgiql()
     plain = Updates(alone, draws, {})
     first = run(plain, range(1, 4))
@@ -58,7 +57,7 @@ def test_two_processes_compute_the_same_bits_as_one(one_thread: None) -> None:
 
 def test_subgoal_policies_that_read_v_see_that_of_the_same_update(one_thread: None) -> None:
     """AWR in the second process."""
-    draws = Draws(make_buffer(FLAT), 16, 3)
+    draws = make_draws(make_buffer(FLAT))
     alone, shared = make_hiql(), make_hiql()
     sums = run(Updates(alone, draws, {}), range(1, 6))
     assert sums["subgoal/advantage"] != 0
@@ -78,7 +77,7 @@ class Broken(SGIQL):
 def test_the_end_of_the_second_process_is_reported(one_thread: None) -> None:
     plain = make_sgiql()
     agent = Broken(plain.settings, plain.context)
-    updates = PipelinedUpdates(agent, Draws(make_buffer(), 16, 3), {}, threads=1)
+    updates = PipelinedUpdates(agent, make_draws(make_buffer()), {}, threads=1)
     with pytest.raises(RuntimeError, match="exit code 1"):
         run(updates, range(1, 4))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.manipobj.env import ManipObjEnv
+from envs.make import make_env
 from envs.rendering import rendering_problem
 from tests.helpers.manipobj_worlds import make_world
 from tests.helpers.ogbench_cubes import copy_state, ogbench_env
@@ -20,7 +20,7 @@ def test_frames_are_ogbench_s():
     """In every view, down to the last bit, for the same state and colours."""
     size = {"width": 128, "height": 128}
     theirs = ogbench_env("data_collection", **size)
-    ours = ManipObjEnv(num_cubes=3, random_colors=True, **size)
+    ours = make_env("manipobj-v0", num_cubes=3, **size)
     ours.reset(seed=1)
     copy_state(theirs, ours)
     for ids, color in zip(theirs._cube_geom_ids_list, ours._cube_colors, strict=True):
@@ -73,7 +73,7 @@ def test_goals_are_drawn_in_the_shape_of_observations_whatever_is_observed():
 
 
 def test_qualities_of_one_model_keep_apart():
-    """What is drawn fast differs a little, and leaves frames of full quality as they were."""
+    """The fast one differs a little, and leaves frames of full quality as they were."""
     full, fast = (make_world(render_quality=q).make().unwrapped for q in ("full", "fast"))
     for env in (full, fast):
         env.reset(seed=0)

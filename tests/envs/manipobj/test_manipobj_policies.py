@@ -1,24 +1,17 @@
 """The scripted policies that collect cube data."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from common.foundation.errors import UserError
-from common.settings.schema import CollectSettings
 from envs.manipobj import modes, rules
 from envs.manipobj.policies import ManipObjCollector, PickPlacePolicy, PushPolicy
 from envs.tabletop import table
 from tests.helpers.manipobj_worlds import make_world
+from tests.helpers.point_world import COLLECT
 
-SETTINGS = CollectSettings(
-    dataset_type="noisy",
-    min_action_norm=0.4,
-    p_random_action=0.1,
-    action_noise=0.1,
-    action_noise_smoothing=0.5,
-)
 CUBE = np.array([0.4, 0.1, 0.02])
 SIDE = np.array([0.47, 0.1, 0.02])  # right of the cube at yaw 0
 
@@ -135,7 +128,7 @@ def test_pick_place_brings_cubes_to_their_targets(env, monkeypatch):
     assert sum(reached) >= 4
 
 
-def collect(env, seed: int, steps: int = 60, settings=SETTINGS) -> np.ndarray:
+def collect(env, seed: int, steps: int = 60, settings=COLLECT) -> np.ndarray:
     """Return qpos and action of every step of one collected episode, as one matrix."""
     collector = make_world(mode="data_collection", num_cubes=2).collector(env, settings)
     obs, info = env.reset(seed=seed)
@@ -159,10 +152,9 @@ def test_collection_depends_on_the_seeds_only(env):
 
 
 class FakeEnv:
-    """Counts targets; `mode` and its `law` are all a collector asks besides."""
+    """Counts targets; its `law` is all a collector asks besides."""
 
-    mode = "data_collection"
-    law = modes.PickPlaceOrPush(num_cubes=3, num_colors=6, p_push=0.7)
+    law = modes.make_mode(make_world(mode="data_collection").settings)
     _arm_sampling_bounds = ((0, 0, 0), (1, 1, 1))
 
     def __init__(self) -> None:
@@ -177,7 +169,7 @@ class FakeEnv:
 
 
 def fake_collector(env: FakeEnv, **changes) -> ManipObjCollector:
-    collector = ManipObjCollector(env, CollectSettings(**(vars(SETTINGS) | changes)))
+    collector = ManipObjCollector(env, dataclasses.replace(COLLECT, **changes))
     info = {"privileged/target_task": rules.PUSH} | push_info(np.array([0.3, -0.3, 0.3]))
     collector.reset(None, info, np.random.default_rng(0))
     return collector
@@ -215,13 +207,6 @@ def test_a_finished_policy_gets_a_new_target():
     assert isinstance(collector._policy, PickPlacePolicy)
 
 
-@pytest.mark.parametrize("mode", modes.GOALS)
-def test_task_modes_cannot_be_collected(mode):
-    world = make_world(mode=mode, num_cubes=1, num_colors=1)
-    with pytest.raises(UserError, match=f"mode={mode} .*data_collection, data_collection_stack"):
-        world.collector(world.make(), SETTINGS)
-
-
 def test_only_the_target_s_ghost_is_on_the_table(env):
     env.reset(seed=0)
     for _ in range(5):
@@ -236,7 +221,7 @@ def test_a_stack_is_built_and_its_ghosts_stand_where_it_will():
     """Three cubes, without noise: the collector builds the whole stack."""
     world = make_world(mode="data_collection_stack", num_cubes=3)
     env = world.make().unwrapped
-    calm = CollectSettings(**(vars(SETTINGS) | {"p_random_action": 0.0, "action_noise": 0.0}))
+    calm = dataclasses.replace(COLLECT, p_random_action=0.0, action_noise=0.0)
     collector = world.collector(env, calm)
     obs, info = env.reset(seed=0)
     collector.reset(obs, info, np.random.default_rng(0))

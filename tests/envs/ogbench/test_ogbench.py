@@ -24,29 +24,19 @@ from envs.make import make_world
 from envs.ogbench.tasks import TASKS
 from envs.ogbench.world import OGBenchWorld
 from envs.rendering import rendering_problem
+from tests.conftest import TINY
 from tests.helpers.ogbench_files import LENGTH, record
 
 CUBES, SCENE, PUZZLE = NAMES = ("cube-double-play-v0", "scene-play-v0", "puzzle-3x3-noisy-v0")
 VISUAL = "visual-cube-single-play-v0"
 SIZES = {CUBES: (37, 28), SCENE: (40, 25), PUZZLE: (55, 23)}  # of states and qpos
-TINY = (
-    "device=cpu",
-    "threads=1",
-    "num_workers=1",
-    "num_video_episodes=0",
+SMALL = (
+    *TINY,
+    "train_dataset_name=null",
     "steps=2",
-    "batch_size=8",
     "arch_mlp.h_dim=8",
-    "arch_eit.embed_dim=8",
-    "arch_eit.h_dim=8",
-    "arch_eit.n_head=2",
-    "arch_eit.n_diffuser_layers=1",
-    "sgiql.n_diffusion_samples=3",
-    "sgiql.n_diffusion_steps=3",
-    "sgiql.subgoal_k=5",
     "hiql.subgoal_k=5",
     "max_episode_steps=3",
-    "num_eval_episodes=1",
     "eval_task_ids=[4,2]",
 )
 
@@ -387,7 +377,7 @@ def test_frames_are_ogbench_s_and_show_subgoals(files, envs):
     ],
 )
 def test_every_agent_learns_from_the_files(task, agent, obs, reward, files, tmp_path):
-    chosen = config(task, *TINY, f"agent={agent}", f"obs={obs}", f"reward={reward}")
+    chosen = config(task, *SMALL, f"agent={agent}", f"obs={obs}", f"reward={reward}")
     world = make_world(chosen)
     observation = make_observation(chosen.obs, world)
     device = torch.device("cpu")
@@ -407,7 +397,7 @@ def test_every_agent_learns_from_the_files(task, agent, obs, reward, files, tmp_
     ("task", "agent", "obs"), [(SCENE, "sgiql", "ec_state"), (PUZZLE, "hiql", "state")]
 )
 def test_a_run_tells_the_results_of_each_task(task, agent, obs, files, tmp_path):
-    train.run(config(task, *TINY, f"agent={agent}", f"obs={obs}", f"output_dir={tmp_path}"))
+    train.run(config(task, *SMALL, f"agent={agent}", f"obs={obs}", f"output_dir={tmp_path}"))
     (run,) = (tmp_path / "train").iterdir()
     assert run.name.startswith(f"{agent}_{task}_0_")
     with (run / "eval.csv").open() as file:
@@ -420,7 +410,7 @@ def test_a_run_tells_the_results_of_each_task(task, agent, obs, files, tmp_path)
 def test_images_are_learned_from_and_acted_on(files, tmp_path):
     record(files, VISUAL, episodes=2)
     chosen = ("agent=iql", "obs=rgb", "arch_mlp.conv_channels=[2]", "eval_task_ids=[1]")
-    train.run(config(VISUAL, *TINY, *chosen, f"output_dir={tmp_path}", "max_episode_steps=2"))
+    train.run(config(VISUAL, *SMALL, *chosen, f"output_dir={tmp_path}", "max_episode_steps=2"))
     (run,) = (tmp_path / "train").iterdir()
     with (run / "eval.csv").open() as file:
         (row,) = csv.DictReader(file)

@@ -1,19 +1,14 @@
 """The Push-Tetris environment: simulation, episodes, success."""
 
-import warnings
-
-import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
-import envs  # noqa: F401 (registers the environments)
-from common.foundation.errors import UserError
+from envs.make import make_env as make_tetris
 from envs.pushtetris import rules
 from envs.pushtetris.drawing import INDICES, PALETTE
-from envs.pushtetris.env import PushTetrisEnv
 from envs.pushtetris.physics import Plane
-from tests.helpers.pushtetris_worlds import make_env, put, random_episode
+from tests.helpers.pushtetris_worlds import make_env, put
+from tests.helpers.worlds import random_episode
 
 TABLE = {  # moment about the origin and centre of gravity, measured on the reference
     "O": (600, (0, 0)),
@@ -25,14 +20,6 @@ TABLE = {  # moment about the origin and centre of gravity, measured on the refe
     "T": (3150, (0, 30)),
 }
 RIGHT, NOTHING = np.array([1.0, 0.0]), np.zeros(2)
-
-
-@pytest.mark.parametrize("ob_type", ["states", "pixels"])
-def test_gymnasium_accepts_it(ob_type):
-    env = gym.make("pushtetris-v0", ob_type=ob_type, render_mode="rgb_array").unwrapped
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Box observation space m.*infinity")
-        check_env(env)
 
 
 # Simulation.
@@ -126,20 +113,6 @@ def test_every_cell_and_piece_is_drawn_alike():
         assert len(cells) == 9 and (abs(counts - 700 / 9) < 36).all()
 
 
-@pytest.mark.parametrize("mode", rules.MODES)
-def test_a_seed_reproduces_the_whole_episode(mode):
-    used = make_env(mode=mode)
-    random_episode(used, seed=3, steps=5)  # the episode before must not matter
-    first = random_episode(used, seed=4, steps=110)
-    second = random_episode(make_env(mode=mode), seed=4, steps=110)
-    for a, b in zip(first, second, strict=True):
-        assert a.keys() == b.keys()
-        for key, value in a.items():
-            np.testing.assert_array_equal(value, b[key], err_msg=key)
-    infos = [used.reset(seed=seed)[1] for seed in range(6)]
-    assert len({info["state_obs"].tobytes() for info in infos}) == 6
-
-
 def test_pixels_show_what_the_masks_say():
     env = make_env(pixels=True)
     frame, info = env.reset(seed=2)
@@ -183,7 +156,7 @@ def test_goal_and_frames():
     frame = env.frame()
     assert (info["goal_rendered"] != frame).any()
     assert env.render().shape == frame.shape == (128, 128, 3)
-    assert PushTetrisEnv().render() is None
+    assert make_tetris("pushtetris-v0").render() is None
     with_subgoal = env.subgoal_frame(info["state_goal"])
     assert 100 < (with_subgoal != frame).any(axis=-1).sum() < 500
     np.testing.assert_array_equal(env.frame(), frame)
@@ -251,7 +224,7 @@ def test_figures_of_a_step_follow_their_definitions(seed):
         assert not terminated and not truncated
 
 
-def goal_poses(env: PushTetrisEnv, agent: tuple[float, float] = (20, 20)) -> np.ndarray:
+def goal_poses(env, agent: tuple[float, float] = (20, 20)) -> np.ndarray:
     """The goal poses of the pieces, with the agent out of the way."""
     return np.concatenate([[(*agent, 0.0)], env._goal_poses])
 
@@ -301,20 +274,3 @@ def test_interaction_is_a_move_of_three_units():
     assert not rules.moved(before, after)
     after[1, 1] = -1.51
     assert rules.moved(before, after)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"reward_mode": "chamfer"}, "reward_mode=chamfer is not known; allowed: sparse, step"),
-        ({"mode": "random"}, "mode=random is not known"),
-        ({"object_list": ("L", "Q")}, "object_list=Q is not known; allowed: O, I, S"),
-        ({"object_list": ("L", "T", "L")}, "L,T,L names a piece twice"),
-        ({"object_list": ("L", "T")}, "num_objects=3 is not possible with an object_list of 2"),
-        ({"num_objects": 0}, "num_objects=0 is not possible"),
-    ],
-)
-def test_impossible_environments_are_refused(changes, message):
-    with pytest.raises(UserError, match=message) as error:
-        PushTetrisEnv(**changes)
-    assert "\n" not in str(error.value)

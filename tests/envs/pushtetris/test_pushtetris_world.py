@@ -1,7 +1,6 @@
 """The Push-Tetris world: rewards of stored masks, entities, collection, training, evaluation."""
 
-import json
-import pickle
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from envs.pushtetris.world import count_bits
 from tests.conftest import TINY
 from tests.helpers import pushtetris_worlds as worlds
 from tests.helpers.datasets import run
-from tests.helpers.fakes import COLLECT
+from tests.helpers.point_world import COLLECT
+from tests.helpers.worlds import random_episode
 
 EPISODES, LENGTH = 5, 40
 
@@ -31,7 +31,7 @@ EPISODES, LENGTH = 5, 40
 def states_and_masks(world, seeds: int, steps: int) -> dict[str, torch.Tensor]:
     """Columns of random episodes: `state` (R, S), `image_bitmasks` (R, N, M)."""
     env = world.make().unwrapped
-    infos = [info for seed in range(seeds) for info in worlds.random_episode(env, seed, steps)]
+    infos = [info for seed in range(seeds) for info in random_episode(env, seed, steps)]
     columns = {"state": "state_obs", "image_bitmasks": "image_bitmasks"}
     return {
         name: torch.from_numpy(np.stack([info[key] for info in infos]))
@@ -42,14 +42,8 @@ def states_and_masks(world, seeds: int, steps: int) -> dict[str, torch.Tensor]:
 # What the world says.
 
 
-def test_world_can_be_sent_to_workers_and_described():
-    world = pickle.loads(pickle.dumps(worlds.make_world(num_objects=2)))
-    observation, _ = world.make().reset(seed=0)
-    assert observation.shape == (world.state_dim,) == (33,)
-    header = json.loads(json.dumps(world.describe()))
-    assert world.compatible(header) is None
-    assert "pymunk" in header["versions"]
-    assert "elsewhere-v0" in world.compatible(header | {"environment": "elsewhere-v0"})
+def test_data_of_other_pieces_or_pictures_do_not_fit():
+    header = worlds.make_world(num_objects=2).describe()
     for changes, message in (
         ({"num_objects": 3}, "the data has num_objects=2, this environment num_objects=3"),
         ({"object_list": ("L", "J"), "num_objects": 2}, "this environment object_list=[L,J]"),
@@ -149,17 +143,6 @@ def test_a_goal_that_shows_nothing_is_not_reached():
 # Episodes in figures.
 
 
-def test_metrics_of_an_episode():
-    world = worlds.make_world()
-    env = world.make().unwrapped
-    history, rewards = worlds.random_episode(env, 0, 12)[1:], [-1.0] * 12
-    metrics = world.summarise(history, rewards)
-    assert metrics.keys() == set(world.metrics)
-    assert metrics["episode_reward"] == -12 and metrics["episode_length"] == 12
-    assert metrics["final_chamfer"] == history[-1]["final_chamfer"] >= metrics["min_chamfer"]
-    assert metrics["max_coverage"] >= metrics["final_coverage"]
-
-
 def test_statistics_of_hand_made_episodes():
     world = worlds.make_world(num_objects=1, object_list=("O",))
     rows = np.zeros((5, 2, 5), np.float32)  # an episode of three rows and one of two
@@ -195,15 +178,13 @@ def test_the_policy_stays_near_its_target():
 
 def test_the_target_changes_every_hundred_steps():
     env = worlds.make_env(mode="data_collection", num_objects=7)
-    targets = [info["target_block"] for info in worlds.random_episode(env, seed=0, steps=1000)]
+    targets = [info["target_block"] for info in random_episode(env, seed=0, steps=1000)]
     changes = [step for step, (a, b) in enumerate(pairwise(targets), 1) if a != b]
     assert len(changes) >= 6 and all(step % 100 == 0 for step in changes)
 
 
-def test_what_cannot_be_collected():
-    with pytest.raises(UserError, match=r"set env_kwargs\.pushtetris\.mode=data_collection"):
-        ConstrainedRandom(worlds.make_env(), COLLECT)
-    play = type(COLLECT)(**(vars(COLLECT) | {"dataset_type": "play"}))
+def test_there_is_one_policy():
+    play = dataclasses.replace(COLLECT, dataset_type="play")
     with pytest.raises(UserError, match="dataset_type=play is not possible"):
         ConstrainedRandom(worlds.make_env(mode="data_collection"), play)
 

@@ -1,17 +1,15 @@
 """The scene's environment."""
 
-import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
 from common.foundation.errors import UserError
+from envs.make import make_env
 from envs.rendering import rendering_problem, without_backend
 from envs.scene import rules
-from envs.scene.env import VisualSceneEnv
-from tests.helpers.manipobj_worlds import random_episode
 from tests.helpers.scene_worlds import copy_scene, make_world, ogbench_scene
+from tests.helpers.worlds import random_episode
 
 with without_backend():
     from ogbench.manipspace.oracles.markov.button_markov import ButtonMarkovOracle
@@ -39,7 +37,7 @@ def test_physics_and_observations_are_ogbench_s():
     theirs = ogbench_scene()
     theirs._target_task, theirs._target_button = "button", 1
     theirs._target_button_states = np.array([0, 1])
-    ours = VisualSceneEnv(mode="data_collection")
+    ours = make_env("visual-scene-v0", mode="data_collection")
     ours.reset(seed=1)
     copy_scene(theirs, ours)
     ours._job = rules.Job("button", button=1)
@@ -117,24 +115,6 @@ def test_all_tasks_are_drawn_from_the_environment_s_own_generator(env):
     np.testing.assert_array_equal(before, np.random.get_state()[1])
     with pytest.raises(UserError, match="task_id=6 is not known; allowed: 1, 2, 3, 4, 5"):
         env.reset(options={"task_id": 6})
-
-
-@pytest.mark.parametrize("mode", rules.MODES)
-def test_a_seed_reproduces_the_whole_episode(mode):
-    """Whatever happened before, in this environment and in others that share its model."""
-    first, other = (make_world(mode=mode).make().unwrapped for _ in range(2))
-    random_episode(first, seed=3, steps=5)
-    episode = random_episode(first, seed=4, steps=10)
-    other.reset(seed=8, options={"task_id": 1})
-    actions = np.random.default_rng(4).uniform(-1, 1, (10, 5)).astype(np.float32)
-    again = [first.reset(seed=4)[1]]
-    for action in actions:
-        other.step(action)  # its locks are not those of the first
-        again.append(first.step(action)[4])
-    for a, b in zip(episode, again, strict=True):
-        assert a.keys() == b.keys()
-        for key, value in a.items():
-            np.testing.assert_array_equal(value, b[key], err_msg=key)
 
 
 def place(env, **changes) -> None:
@@ -218,37 +198,12 @@ def test_two_cubes_are_side_by_side_in_qpos_and_exchange_their_places():
     np.testing.assert_allclose(masses, 0.0794, atol=1e-4)
 
 
-def test_gymnasium_accepts_it_and_ogbench_s_keeps_its_name():
-    import ogbench.manipspace  # noqa: F401  registers OGBench's
-
-    env = gym.make("hecrl/visual-scene-v0", num_cubes=2)
-    check_env(env.unwrapped, skip_render_check=True)
-    assert env.unwrapped.observation_space.shape == (49,)
-    entry = gym.registry["visual-scene-v0"].entry_point
-    assert entry == "ogbench.manipspace.envs.scene.env:SceneEnv"
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"mode": "task_stack"}, "mode=task_stack"),
-        ({"num_cubes": 3}, "num_cubes=3"),
-        ({"reward_mode": "dense"}, "reward_mode=dense"),
-    ],
-)
-def test_what_does_not_exist_is_refused_by_name(changes, named):
-    with pytest.raises(UserError, match=named):
-        make_world(**changes)
-    with pytest.raises(UserError, match=named):
-        VisualSceneEnv(**changes)
-
-
 def test_frames_are_ogbench_s_and_show_subgoals():
     if problem := rendering_problem():
         pytest.skip(problem)
     size = {"width": 64, "height": 64}
     theirs = ogbench_scene(**size)
-    ours = VisualSceneEnv("data_collection", "pixels", multiview=True, **size)
+    ours = make_world(mode="data_collection", multiview=True, **size).make(pixels=True).unwrapped
     ours.reset(seed=1)
     copy_scene(theirs, ours)
     theirs.model.geom_rgba[theirs._cube_geom_ids_list[0]] = rules.CUBE_COLORS[0]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from common.settings.schema import build
 from tests.helpers.dlp_models import SMALL
 from visual_encoders.dlp.decoder import background_mask, compose
-from visual_encoders.dlp.encoders import ConvBlock, Particles, Proposals, Pyramid, norm_groups
+from visual_encoders.dlp.encoders import Particles, Proposals, norm_groups
 from visual_encoders.dlp.losses import chamfer_kl
 from visual_encoders.dlp.ops import Beta, Gaussian, cut_glimpses, place_patches
 from visual_encoders.dlp.settings import DLPSettings
@@ -82,25 +82,6 @@ def proposals_of(heat):
     return proposals(torch.zeros(1, 3, 64, 64))
 
 
-def test_a_flat_heat_map_proposes_the_middle_of_each_patch():
-    proposed = proposals_of(torch.zeros(2, 2))
-    middles = torch.tensor([coordinate(8 * i + 3.5, 64) for i in range(8)])
-    expected = torch.cartesian_prod(middles, middles)  # row-major
-    torch.testing.assert_close(proposed.positions[0], expected)
-    torch.testing.assert_close(proposed.spread[0], torch.tensor([1.0, 1.0, 0.0]).expand(64, 3))
-
-
-def test_moments_of_a_heat_map():
-    heat = torch.tensor([[0.4, 0.1], [0.2, 0.3]]).log()
-    proposed = proposals_of(heat)
-    row, column = 0.5 - 0.5, 0.4 - 0.6  # nodes are -1 and 1
-    covariance = 0.4 - 0.1 - 0.2 + 0.3 - row * column
-    spread = torch.tensor([1 - row**2, 1 - column**2, covariance])
-    torch.testing.assert_close(proposed.spread[0], spread.expand(64, 3))
-    first = [coordinate((u + 1) / 2 * 7, 64) for u in (row, column)]
-    torch.testing.assert_close(proposed.positions[0, 0], torch.tensor(first))
-
-
 def test_a_sharp_heat_map_keeps_a_small_variance():
     proposed = proposals_of(torch.tensor([[1000.0, 0.0], [0.0, 0.0]]))
     torch.testing.assert_close(proposed.spread[0, 0, :2], torch.tensor([1e-6, 1e-6]))
@@ -126,29 +107,7 @@ def test_groups_of_every_number_of_channels():
     assert all(n % norm_groups(n) == 0 for n in range(1, 65))
 
 
-def test_a_block_by_hand():
-    block = ConvBlock(1, 4, 3)
-    torch.nn.init.normal_(block.conv.weight)
-    x = random(1, 1, 6, 6)
-    convolved = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), block.conv.weight)
-    mean = convolved.mean(dim=(2, 3), keepdim=True)  # four groups of one channel each
-    variance = convolved.var(dim=(2, 3), keepdim=True, unbiased=False)
-    torch.testing.assert_close(block(x), F.relu((convolved - mean) / (variance + 1e-4).sqrt()))
-
-
-def test_a_pyramid_halves_twice():
-    assert Pyramid(3, (4, 8, 12), 5, kernel=7)(random(2, 3, 16, 16)).shape == (2, 5, 4, 4)
-
-
 # --- distributions ---------------------------------------------------------------------------
-
-
-def test_gaussian_kl():
-    mean, logvar = random(4, 3), 2 * random(4, 3, seed=1) - 1
-    ours = Gaussian(mean, logvar).kl(0.7, 0.3)
-    posterior = torch.distributions.Normal(mean, (0.5 * logvar).exp())
-    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.7, 0.3))
-    torch.testing.assert_close(ours, expected)
 
 
 def test_beta_kl():
@@ -240,13 +199,6 @@ def blend(depths, on=(1.0, 1.0)):
     background = torch.zeros(1, 3, 32, 32)
     background[:, 2] = 1
     return compose(patches, particles, background)
-
-
-def test_the_nearer_particle_hides_the_other():
-    red, green, blue = blend((-20.0, 20.0)).image[0, :, 16, 16]
-    assert red > 0.999 and green < 1e-3 and blue < 1e-3
-    red, green, _ = blend((20.0, -20.0)).image[0, :, 16, 16]
-    assert green > 0.999 and red < 1e-3
 
 
 def test_blending_by_hand():

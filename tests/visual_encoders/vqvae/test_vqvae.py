@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from common.foundation.errors import UserError
+from tests.helpers.dlp_models import golden_images, golden_value
 from visual_encoders.checkpoints import load_folder, save_folder
-from visual_encoders.vqvae.layers import Attention, Downsample, Quantiser
+from visual_encoders.vqvae.layers import Quantiser
 from visual_encoders.vqvae.model import VQVAE, VQVAESettings
 from visual_encoders.vqvae.perceptual import LPIPS, PREFIX, load_lpips
 from visual_encoders.vqvae.published import load
@@ -48,26 +49,6 @@ def small_settings(**changes) -> VQVAESettings:
 def small_training(lpips=None) -> VQVAETraining:
     torch.manual_seed(0)
     return VQVAETraining(VQVAETrainingSettings(**SMALL, epochs=1, lpips=lpips), 16)
-
-
-def golden_value(index: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Weights of the golden vectors, a function of the entry's place, name and shape."""
-    r = np.random.RandomState(1000 + index).standard_normal(shape)
-    if len(shape) == 2 and "quantize" not in name:
-        r = 0.4 * r / math.sqrt(shape[1])
-    elif len(shape) >= 2:
-        r = r / math.sqrt(math.prod(shape[1:]))
-    else:
-        r = 1 + 0.1 * r if name.endswith(".weight") else 0.1 * r
-    return torch.from_numpy(r.astype(np.float32))
-
-
-def golden_images() -> torch.Tensor:
-    b, c, h, w = np.ogrid[:2, :3, :128, :128]
-    x = 0.5 + 0.25 * np.sin(0.11 * h * (1 + 0.3 * b) + 0.5 * c)
-    return torch.from_numpy(
-        (x + 0.25 * np.sin(0.07 * w * (1 + 0.5 * c) + 0.002 * h * w)).astype(np.float32)
-    )
 
 
 def published_entries() -> dict[str, tuple[int, ...]]:
@@ -195,37 +176,6 @@ def test_gradients_pass_the_codebook_straight_through():
     used = F.one_hot(codes.indices, 5).movedim(-1, 1).float()
     summed = torch.einsum("bkhw,bchw->kc", used, pull)
     assert torch.allclose(follow, -4 * summed, atol=1e-6)
-
-
-def test_attention_by_hand():
-    torch.manual_seed(0)
-    layer = Attention(32)
-    x = torch.randn(1, 32, 2, 3)
-    rows = layer.norm(x)[0].flatten(1).T  # (6, 32)
-    q, k, v = (rows @ m.weight[:, :, 0, 0].T + m.bias for m in (layer.q, layer.k, layer.v))
-    mixed = (q @ k.T / math.sqrt(32)).softmax(-1) @ v
-    out = mixed @ layer.proj_out.weight[:, :, 0, 0].T + layer.proj_out.bias
-    assert torch.allclose(layer(x), x + out.T.reshape(1, 32, 2, 3), atol=1e-5)
-
-
-def test_downsampling_pads_below_and_right_only():
-    layer = Downsample(1)
-    torch.nn.init.ones_(layer.conv.weight)
-    torch.nn.init.zeros_(layer.conv.bias)
-    assert layer(torch.ones(1, 1, 4, 4))[0, 0].tolist() == [[9.0, 6.0], [6.0, 4.0]]
-
-
-def test_views_are_encoded_alone_and_put_one_after_the_other():
-    torch.manual_seed(0)
-    network = VQVAE(small_settings())
-    frames = torch.randint(0, 256, (3, 2, 16, 16, 3), dtype=torch.uint8)
-    features = network.encode_frames(frames)
-    assert features.shape == (3, 2 * 4 * 8 * 8) and not features.requires_grad
-    for view, part in enumerate(features.chunk(2, dim=1)):
-        images = frames[:, view].movedim(-1, 1) / 255
-        assert torch.allclose(part, network.encode(images), atol=1e-6)
-    with pytest.raises(UserError, match="frames are 8 x 16 x 3 and this encoder needs 16 x 16 x 3"):
-        network.encode_frames(frames[:, :, :8])
 
 
 def test_pictures_of_generated_features_stay_in_range():
