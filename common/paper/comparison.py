@@ -1,10 +1,12 @@
-"""Which runs belong to which table, and how its methods compare."""
+"""Layouts of the tables: the runs that belong to each, and the methods that it compares."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from common.paper.records import Outcome, Published
+import pandas as pd
+
+from common.paper.records import Published
 from common.paper.statistics import Spread, spread
 
 # In the order of the tables; others follow by name.
@@ -43,14 +45,15 @@ OTHER_NUMBERS = re.compile(r"\d+-\w+|two-stacks")  # of objects
 
 @dataclass(frozen=True)
 class Layout:
-    """What a table shows.
+    """A table.
 
     Attributes:
         title, note: of the table; the note says what its numbers are.
-        metric: of an `Outcome`. unit: its values are multiplied by this, and shown with `digits`.
+        metric: a column of `records.RUNS`. unit: its values are multiplied by this, and shown with
+            `digits`.
         shows: whether a variant of an agent belongs to it.
         with_trained: whether the agents of these variants are shown as trained, too.
-        rivals: what is compared: "agent", or "variant" of an agent; None: nothing.
+        rivals: kind of methods that are compared: "agent", or "variant" of an agent; None: none.
     """
 
     title: str
@@ -99,15 +102,19 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one figure of a table, by seed, with their scores (R,) and what was published."""
+    """The runs of one figure of a table, rows of `records.RUNS`, and the published figure."""
 
+    checkpoint: str
     experiment: str
     agent: str
     variant: str
-    checkpoint: str
-    outcomes: Sequence[Outcome]
-    scores: Sequence[float]
+    runs: pd.DataFrame
+    metric: str
     published: Published | None
+
+    @property
+    def scores(self) -> list[float]:
+        return self.runs[self.metric].tolist()
 
     @property
     def spread(self) -> Spread:
@@ -124,47 +131,37 @@ class Cell:
 
 
 def cells(
-    outcomes: Sequence[Outcome],
-    layout: Layout,
-    published: Mapping[tuple[str, str, str, str], Published],
+    runs: pd.DataFrame, layout: Layout, published: Mapping[tuple[str, str, str, str], Published]
 ) -> list[Cell]:
     """The cells of a table in its order, the `last` checkpoints before the `best`."""
-    shown = {(o.experiment, o.agent) for o in outcomes if layout.shows(o.variant)}
-    groups: dict[tuple[str, str, str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        trained = not outcome.variant and layout.with_trained
-        belongs = (outcome.experiment, outcome.agent) in shown
-        if layout.shows(outcome.variant) or (trained and belongs):
-            key = outcome.checkpoint, outcome.experiment, outcome.agent, outcome.variant
-            groups.setdefault(key, []).append(outcome)
+    shown = runs.variant.map(layout.shows).astype(bool)
+    if layout.with_trained:
+        agents = runs.experiment + "/" + runs.agent
+        shown |= (runs.variant == "") & agents.isin(agents[shown])
+    groups = runs[shown].groupby(["checkpoint", "experiment", "agent", "variant"])
     return [
-        _cell(key, groups[key], layout.metric, published) for key in sorted(groups, key=_position)
+        Cell(*key, own, layout.metric, published.get((*key[1:], layout.metric)))
+        for key, own in sorted(groups, key=lambda group: _position(*group[0]))
     ]
 
 
-def _cell(
-    key: tuple[str, str, str, str],
-    outcomes: list[Outcome],
-    metric: str,
-    published: Mapping[tuple[str, str, str, str], Published],
-) -> Cell:
-    checkpoint, experiment, agent, variant = key
-    known = published.get((experiment, agent, variant, metric))
-    scores = [float(getattr(outcome, metric)) for outcome in outcomes]
-    return Cell(experiment, agent, variant, checkpoint, outcomes, scores, known)
-
-
-def _position(key: tuple[str, str, str, str]) -> tuple:
-    checkpoint, *parts = key
-    experiment, agent, variant = (
-        (list(order).index(part) if part in order else len(order), part)
-        for part, order in zip(parts, (EXPERIMENTS, AGENTS, VARIANTS), strict=True)
+def _position(checkpoint: str, experiment: str, agent: str, variant: str) -> tuple:
+    return (
+        checkpoint != "last",
+        rank(experiment, EXPERIMENTS),
+        variant == RANDOM,
+        rank(agent, AGENTS),
+        rank(variant, VARIANTS),
     )
-    return checkpoint != "last", experiment, parts[-1] == RANDOM, agent, variant
+
+
+def rank(name: str, known: Mapping[str, str]) -> tuple[int, str]:
+    """A key for the order of the tables: known names as they are listed, then others by name."""
+    return (list(known).index(name) if name in known else len(known)), name
 
 
 def differ(titles: Iterable[str]) -> bool:
-    """Whether there are several, so that they have to be told."""
+    """True of several titles, which have to be told then."""
     return len(set(titles) - {NO_VARIANT}) > 1
 
 

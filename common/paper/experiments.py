@@ -44,7 +44,7 @@ class Scale:
     own: Mapping[str, Part]
 
     def overrides(self, script: str, name: str) -> list[str]:
-        """What is appended at this scale to the command EXPERIMENT[/AGENT[/VARIANT]]."""
+        """Overrides that follow the named command at this scale."""
         plain, scaled = settings(script, name), settings(script, name, self)
         changes = {key: value for key, value in scaled.items() if plain.get(key) != value}
         return as_overrides(changes | {"output_dir": self.output_dir, "data_dir": self.data_dir})

@@ -1,10 +1,7 @@
-"""Sections of text cells as Markdown, LaTeX and CSV."""
+"""Sections of text cells as Markdown and LaTeX."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "≥": r"$\geq$"}
 
@@ -24,6 +21,11 @@ class Section:
     rows: Sequence[Sequence[str]]
     numbers: int
     appendix: bool = False
+
+    @classmethod
+    def of(cls, title: str, note: str, rows: Sequence[Mapping[str, str]], **more) -> "Section":
+        """A section from rows with the same keys, which are its columns; at least one."""
+        return cls(title, note, list(rows[0]), [list(row.values()) for row in rows], **more)
 
 
 def markdown(title: str, sections: Sequence[Section], pictures: Sequence[str]) -> str:
@@ -63,13 +65,3 @@ def _latex_table(title: str, section: Section) -> str:
 
 def _latex_text(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in text)
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as CSV; NaN and None are empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value != value else value for key, value in row.items()})
-    return text.getvalue()

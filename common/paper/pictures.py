@@ -3,23 +3,24 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from common.paper.comparison import AGENTS, EXPERIMENTS, Cell, differ
-from common.paper.records import ChangeCount, CurvePoint
+from common.paper.comparison import AGENTS, EXPERIMENTS, Cell, differ, rank
+from common.paper.records import CELL
 from common.paper.statistics import spread
 from common.runs.curves import as_png
 
 WIDTH, HEIGHT = 4.6, 3.2  # inches of a panel
 PANELS_PER_ROW = 3
-FEW = 5  # bars for which a panel has room even if there are less
+LEAST_BARS = 5  # for which a panel has room even if there are less
 PUBLISHED = {"marker": "D", "facecolors": "none", "edgecolors": "black", "zorder": 3}
 
 
-def draw_table(name: str, table: Sequence[Cell], changes: Sequence[ChangeCount]) -> bytes:
+def draw_table(name: str, table: Sequence[Cell], changes: pd.DataFrame) -> bytes:
     """The picture of a table: what it shows of the `last` checkpoints, a panel per experiment."""
     last = [cell for cell in table if cell.checkpoint == "last"] or list(table)
     experiments = _ordered((cell.experiment for cell in last), EXPERIMENTS)
@@ -30,23 +31,20 @@ def draw_table(name: str, table: Sequence[Cell], changes: Sequence[ChangeCount])
     )
 
 
-def draw_curves(points: Sequence[CurvePoint]) -> bytes:
+def draw_curves(curves: pd.DataFrame) -> bytes:
     """Success during training against updates: mean over seeds and its 95 % interval."""
-    experiments = _ordered((point.experiment for point in points), EXPERIMENTS)
 
     def panel(axes: Axes, experiment: str) -> None:
-        own = [point for point in points if point.experiment == experiment]
-        for agent in _ordered((point.agent for point in own), AGENTS):
-            at: dict[int, list[float]] = {}
-            for point in own:
-                if point.agent == agent:
-                    at.setdefault(point.updates, []).append(100 * point.success)
+        own = curves[curves.experiment == experiment]
+        for agent in _ordered(own.agent, AGENTS):
+            points = own[own.agent == agent].groupby("updates").success
+            at = {updates: [100 * s for s in scores] for updates, scores in points}
             _band(axes, at, AGENTS.get(agent, agent))
         axes.set(xlabel="updates", ylabel="success, %", xlim=(0, None), ylim=(-2, 102))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.legend(fontsize=7)
 
-    return _panels(experiments, panel)
+    return _panels(_ordered(curves.experiment, EXPERIMENTS), panel)
 
 
 def _bars_panel(axes: Axes, cells: Sequence[Cell]) -> None:
@@ -60,7 +58,7 @@ def _bars_panel(axes: Axes, cells: Sequence[Cell]) -> None:
             label = None if axes.get_legend_handles_labels()[0] else "published"
             axes.scatter(100 * cell.published.mean, place, label=label, **PUBLISHED)
     axes.set_yticks(range(len(cells)), [_label(cell, cells) for cell in cells], fontsize=8)
-    axes.set(xlabel="success, %", xlim=(0, 102), ylim=(max(len(cells), FEW) - 0.4, -0.6))
+    axes.set(xlabel="success, %", xlim=(0, 102), ylim=(max(len(cells), LEAST_BARS) - 0.4, -0.6))
     if axes.get_legend_handles_labels()[0]:  # above the axes, where no marker lies
         axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
 
@@ -75,30 +73,27 @@ def _objects_panel(axes: Axes, cells: Sequence[Cell]) -> None:
     """Success against the number of objects; a circle around the number of the training."""
     for agent in _ordered((cell.agent for cell in cells), AGENTS):
         own = [c for c in cells if c.agent == agent and (not c.variant or c.variant[0].isdigit())]
-        at = {cell.outcomes[0].objects: [100 * s for s in cell.scores] for cell in own}
+        at = {cell.runs.objects.iloc[0]: [100 * s for s in cell.scores] for cell in own}
         _band(axes, at, AGENTS.get(agent, agent))
         for cell in own:
             if not cell.variant:
-                place = cell.outcomes[0].objects, 100 * cell.spread.mean
+                place = cell.runs.objects.iloc[0], 100 * cell.spread.mean
                 axes.scatter(*place, s=90, facecolors="none", edgecolors="black")
     axes.set(xlabel="objects (circle: as trained)", ylabel="success, %", ylim=(-2, 102))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=7)
 
 
-def _changes_panel(changes: Sequence[ChangeCount]) -> Callable[[Axes, Sequence[Cell]], None]:
+def _changes_panel(changes: pd.DataFrame) -> Callable[[Axes, Sequence[Cell]], None]:
     """Share of the episodes by the number of objects that their first subgoal moves."""
 
     def panel(axes: Axes, cells: Sequence[Cell]) -> None:
         width = 0.8 / len(cells)
         for place, cell in enumerate(cells):
-            key = cell.experiment, cell.agent, cell.variant
-            own = [c for c in changes if (c.experiment, c.agent, c.variant) == key]
-            total = sum(count.episodes for count in own)
-            values = sorted({count.changed for count in own})
-            shares = [100 * sum(c.episodes for c in own if c.changed == v) / total for v in values]
-            places = np.array(values) + (place - (len(cells) - 1) / 2) * width
-            axes.bar(places, shares, width, label=cell.titles[1])
+            mine = (changes[CELL] == [cell.experiment, cell.agent, cell.variant]).all(axis=1)
+            own = changes[mine].groupby("changed").episodes.sum()
+            places = own.index.to_numpy() + (place - (len(cells) - 1) / 2) * width
+            axes.bar(places, 100 * own / own.sum(), width, label=cell.titles[1])
         axes.set(xlabel="objects that a subgoal moves", ylabel="episodes, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=7)
@@ -132,5 +127,4 @@ def _panels(experiments: Sequence[str], panel: Callable[[Axes, str], None]) -> b
 
 def _ordered(names: Iterable[str], known: dict[str, str]) -> list[str]:
     """Each name once, in the order of the tables."""
-    order = list(known)
-    return sorted(set(names), key=lambda n: (order.index(n) if n in known else len(order), n))
+    return sorted(set(names), key=lambda name: rank(name, known))

@@ -1,193 +1,152 @@
-"""What runs reached, one row each: gathered from run folders, kept as CSV files in `results/`.
+"""Results of runs as data frames: gathered from run folders, kept as CSV files in `results/`.
 
 A cell of a table is EXPERIMENT/AGENT or EXPERIMENT/AGENT/VARIANT, as in commands/eval.sh. An
 evaluation says which it is of by `eval_variant_name`, a training run by its folder's name, which
 ends in the seed: ppp-state_ec-sgiql_max-value and ppp-state_ec-sgiql_0.
 """
 
-import csv
-import dataclasses
-import io
-import types
-import typing
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from common.foundation.errors import UserError
 from common.foundation.files import atomic_write, read_json
+from common.foundation.registry import world_class
+from common.runs.curves import read_csv
+from common.runs.folders import settings_hash
 from common.settings.config import ROOT
+from common.settings.inherit import stored_settings
 
 PUBLISHED = ROOT / "results" / "published.csv"
+# The columns of each file and their types; those of some kinds of numbers may lack a value.
+RUNS = {  # a row per evaluation of a trained agent
+    "experiment": "str",
+    "agent": "str",
+    "variant": "str",  # "": as trained
+    "checkpoint": "str",  # last, or best by the evaluations during training
+    "seed": "int64",  # of training and evaluation
+    "objects": "Int64",  # of the evaluated world
+    "success": "float64",  # headline metric of the world: in all of them so far its success
+    "success_frac": "float64",
+    "episode_reward": "float64",
+    "entities_changed": "float64",
+    "episodes": "int64",
+    "episode_steps": "int64",  # their limit
+    "updates": "int64",  # 0 of a random policy
+    "data": "str",
+    "transitions": "Int64",
+    "device": "str",
+    "train_device": "str",
+    "train_hours": "float64",  # without evaluations
+    "run": "str",  # this and the next: names of folders
+    "evaluation": "str",
+    "commit": "str",  # of the evaluating code, with + if files differed
+    "config": "str",  # hash of the settings of the training
+}
+CURVES = {  # a row per evaluation during training
+    "experiment": "str",
+    "agent": "str",
+    "seed": "int64",
+    "updates": "int64",
+    "success": "float64",
+}
+CHANGES = {  # in how many episodes the first subgoal moves so many objects
+    "experiment": "str",
+    "agent": "str",
+    "variant": "str",
+    "seed": "int64",
+    "changed": "int64",
+    "episodes": "int64",
+}
+FILES = {"runs": RUNS, "curves": CURVES, "changes": CHANGES}
+CELL = ["experiment", "agent", "variant"]
+KEYS = {  # rows with the same values here are replaced together
+    "runs": [*CELL, "checkpoint", "seed"],
+    "curves": ["experiment", "agent", "seed"],
+    "changes": [*CELL, "seed"],
+}
 
 
 @dataclass(frozen=True)
-class Published:
-    """A figure with its standard deviation, None if it has none, and where it stands."""
+class Records:
+    """Everything that tables are made from; each is in the file of its name."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    changes: pd.DataFrame
+
+    @classmethod
+    def of(cls, **rows: list[Mapping[str, Any]]) -> "Records":
+        """Records from rows; without those of a file it is empty."""
+        frames = {
+            name: pd.DataFrame(rows.get(name, []), columns=list(types)).astype(types)
+            for name, types in FILES.items()
+        }
+        return cls(**frames)
+
+
+class Published(NamedTuple):
+    """A figure with its standard deviation, NaN if it has none, and where it stands."""
 
     mean: float
-    sd: float | None
+    sd: float
     source: str
 
 
 def read_published(path: Path = PUBLISHED) -> dict[tuple[str, str, str, str], Published]:
     """The figures by (experiment, agent, variant, metric)."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return {
-            (row["experiment"], row["agent"], row["variant"], row["metric"]): Published(
-                float(row["mean"]), float(row["sd"]) if row["sd"] else None, row["source"]
-            )
-            for row in csv.DictReader(file)
-        }
-
-
-UNTRAINED = {"train_device": "", "train_hours": None, "config": ""}  # or not known
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One evaluation of one trained agent; a row of `runs.csv`. None: not known, or not measured.
-
-    Attributes:
-        experiment, agent, variant: the cell; "" is the agent as trained.
-        checkpoint: "last", or "best" by the evaluations during training.
-        seed: of the training and of the evaluation.
-        objects: how many the evaluated world has.
-        success, success_frac, episode_reward, entities_changed: means over the episodes.
-        episodes: how many; episode_steps: their limit.
-        updates: of the agent, 0 of a random policy. data: its dataset; transitions: how many it
-            had.
-        device: what evaluated. train_device: what trained; train_hours: for how long, without
-            evaluations.
-        run, evaluation: names of their folders.
-        commit: of the code that evaluated, with + if files differed; config: hash of the
-            settings of the training.
-    """
-
-    experiment: str
-    agent: str
-    variant: str
-    checkpoint: str
-    seed: int
-    objects: int | None
-    success: float
-    success_frac: float
-    episode_reward: float
-    entities_changed: float | None
-    episodes: int
-    episode_steps: int
-    updates: int
-    data: str
-    transitions: int | None
-    device: str
-    train_device: str
-    train_hours: float | None
-    run: str
-    evaluation: str
-    commit: str
-    config: str
-
-    @property
-    def cell(self) -> str:
-        return "/".join(part for part in (self.experiment, self.agent, self.variant) if part)
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """An evaluation during training; a row of `curves.csv`. `success` is a share of episodes."""
-
-    experiment: str
-    agent: str
-    seed: int
-    updates: int
-    success: float
-
-
-@dataclass(frozen=True)
-class ChangeCount:
-    """In how many episodes the first subgoal moves so many objects; a row of `changes.csv`."""
-
-    experiment: str
-    agent: str
-    variant: str
-    seed: int
-    changed: int
-    episodes: int
-
-
-@dataclass(frozen=True)
-class Records:
-    """Everything that tables are made from."""
-
-    outcomes: list[Outcome]
-    curves: list[CurvePoint]
-    changes: list[ChangeCount]
-
-
-FILES = {  # attribute of `Records` -> its file and the class of its rows
-    "outcomes": ("runs.csv", Outcome),
-    "curves": ("curves.csv", CurvePoint),
-    "changes": ("changes.csv", ChangeCount),
-}
-
-
-GROUPS = {  # attribute of `Records` -> what its rows are of; rows of the same are replaced together
-    "outcomes": lambda row: (row.cell, row.checkpoint, row.seed),
-    "curves": lambda row: f"{row.experiment}_{row.agent}_{row.seed}",
-    "changes": lambda row: (f"{row.experiment}/{row.agent}/{row.variant}", row.seed),
-}
+    frame = pd.read_csv(path, keep_default_na=False, na_values={"sd": [""]})
+    return {row[:4]: Published(*row[4:]) for row in frame.itertuples(index=False, name=None)}
 
 
 def combine(old: Records, new: Records) -> Records:
     """The new records, and the old ones of cells, checkpoints and seeds that those are not of."""
-    combined = {}
-    for attribute, group in GROUPS.items():
-        replaced = set(map(group, getattr(new, attribute)))
-        kept = [row for row in getattr(old, attribute) if group(row) not in replaced]
-        combined[attribute] = sorted([*kept, *getattr(new, attribute)], key=group)
-    return Records(**combined)
+
+    def both(name: str) -> pd.DataFrame:
+        keys, frames = KEYS[name], (getattr(old, name), getattr(new, name))
+        known, coming = (pd.MultiIndex.from_frame(frame[keys]) for frame in frames)
+        together = pd.concat([frames[0][~known.isin(coming)], frames[1]])
+        return together.sort_values(keys, kind="stable", ignore_index=True)
+
+    return Records(*map(both, FILES))
 
 
 def save(folder: Path, records: Records) -> list[Path]:
     """Write the records as CSV files, replacing those that are there; return the files."""
-    paths = []
-    for attribute, (name, cls) in FILES.items():
-        names = [field.name for field in dataclasses.fields(cls)]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(row) for row in getattr(records, attribute))
-        paths.append(folder / name)
-        with atomic_write(paths[-1]) as file:
-            file.write(text.getvalue().encode())
-    return paths
+    return [write_frame(folder / f"{name}.csv", getattr(records, name)) for name in FILES]
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> Path:
+    with atomic_write(path) as file:
+        file.write(frame.to_csv(index=False, lineterminator="\n").encode())
+    return path
 
 
 def load(folder: Path) -> Records:
     """Read the CSV files of a folder; raises `UserError` naming a file that cannot be read."""
-    return Records(**{key: list(_rows(folder / name, cls)) for key, (name, cls) in FILES.items()})
+    return Records(*(_load(folder / f"{name}.csv", types) for name, types in FILES.items()))
 
 
-def _rows(path: Path, cls: type) -> Iterator[Any]:
-    kinds = typing.get_type_hints(cls)
+def _load(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
+    empty = {name: [""] for name, kind in types.items() if kind != "str"}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                yield cls(**{name: _value(text, kinds[name]) for name, text in row.items()})
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        frame = pd.read_csv(
+            path,
+            dtype=types,
+            keep_default_na=False,
+            na_values=empty,
+        )
+        if list(frame) != list(types):
+            raise ValueError(f"its columns are not {', '.join(types)}")
+    except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read {path} ({error}); make it with `python -m common.paper.tables "
             f"OUTPUT_FOLDER {path.parent}`"
         ) from error
-
-
-def _value(text: str, kind: Any) -> Any:
-    if isinstance(kind, types.UnionType):
-        kind = typing.get_args(kind)[0]
-        return kind(text) if text else None
-    return kind(text)
+    return frame
 
 
 def gather(output: Path) -> tuple[Records, list[str]]:
@@ -200,66 +159,51 @@ def gather(output: Path) -> tuple[Records, list[str]]:
     files = sorted((output / "eval").glob("*/metrics.json"), key=lambda p: p.stat().st_mtime_ns)
     if not files:
         raise UserError(f"no evaluations in {output}/eval; make some with commands/reproduce.sh")
-    newest: dict[tuple[str, str, int], tuple[Outcome, Path]] = {}
-    foreign = []
-    for file in files:
-        outcome = _outcome(file.parent)
-        if outcome is None:
-            foreign.append(file.parent.name)
+    newest, foreign = {}, []
+    for folder in (file.parent for file in files):
+        row = _evaluation(folder)
+        if row is None:
+            foreign.append(folder.name)
         else:
-            newest[outcome.cell, outcome.checkpoint, outcome.seed] = outcome, file.parent
-    chosen = [newest[key] for key in sorted(newest)]
-    outcomes = [outcome for outcome, _ in chosen]
-    changes = [row for outcome, folder in chosen for row in _changes(outcome, folder)]
-    return Records(outcomes, list(_curves(output / "train")), changes), foreign
+            newest[tuple(row[key] for key in KEYS["runs"])] = row
+    runs = [newest[key] for key in sorted(newest)]
+    changes = [change for row in runs for change in _changes(row, output / "eval")]
+    return Records.of(runs=runs, curves=list(_curves(output / "train")), changes=changes), foreign
 
 
-def _outcome(folder: Path) -> Outcome | None:
+def _evaluation(folder: Path) -> dict[str, Any] | None:
     """The row of an evaluation's folder, None if it is of no cell."""
     metrics = read_json(folder / "metrics.json")
-    settings, summary = metrics["settings"], metrics["summary"]
-    cell = settings["eval_variant_name"].split("_")
+    cell = metrics["settings"]["eval_variant_name"].split("_")
     if len(cell) not in (2, 3):
         return None
+    config = stored_settings(metrics["settings"])
     checkpoint = Path(metrics["checkpoint"])
     run = folder.parents[1] / "train" / checkpoint.parent.name
-    provenance = metrics["provenance"]
-
-    def mean(name: str) -> float | None:
-        return summary[name]["mean"] if name in summary else None
-
-    return Outcome(
-        experiment=cell[0],
-        agent=cell[1],
-        variant="".join(cell[2:]),
-        checkpoint=checkpoint.stem,
-        seed=settings["seed"],
-        success=mean("success"),
-        success_frac=mean("success_frac"),
-        episode_reward=mean("episode_reward"),
-        entities_changed=mean("entities_changed"),
-        episodes=metrics["episodes"],
-        episode_steps=settings["max_episode_steps"],
-        updates=metrics["updates"],
-        device=provenance["device_name"],
-        run=run.name,
-        evaluation=folder.name,
-        commit=_commit(provenance["git"]),
-        **_about_world(settings),
-        **(_about_training(run) if metrics["updates"] else UNTRAINED),
-    )
+    git, device = (metrics["provenance"][key] for key in ("git", "device_name"))
+    means = {name: figure["mean"] for name, figure in metrics["summary"].items()}
+    return {
+        **dict(zip(CELL, [*cell, ""], strict=False)),
+        **means,
+        "success": means[world_class(config.task).headline],
+        "checkpoint": checkpoint.stem,
+        "seed": config.seed,
+        "episodes": metrics["episodes"],
+        "episode_steps": config.max_episode_steps,
+        "updates": metrics["updates"],
+        "device": device,
+        "run": run.name,
+        "evaluation": folder.name,
+        "commit": git["commit"][:10] + "+" * git["dirty"] if git else "",
+        **_data(config),
+        **_training(run if metrics["updates"] else None),
+    }
 
 
-def _commit(git: dict[str, Any] | None) -> str:
-    return git["commit"][:10] + "+" * git["dirty"] if git else ""
-
-
-def _about_world(settings: dict[str, Any]) -> dict[str, Any]:
-    """The number of objects, and what the agent learned from."""
-    from common.settings.inherit import stored_settings
+def _data(config: Any) -> dict[str, Any]:
+    """The number of objects, and the data that were learned from."""
     from envs.make import make_world
 
-    config = stored_settings(settings)
     share = f" (1/{config.train_dataset_div})" if config.train_dataset_div > 1 else ""
     header = Path(config.data_dir) / config.train_dataset_name / "header.json"
     transitions = None
@@ -273,14 +217,10 @@ def _about_world(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _about_training(run: Path) -> dict[str, Any]:
-    """Device, time and settings of a training run; unknown if its folder is not there."""
-    from common.runs.curves import read_csv
-    from common.runs.folders import settings_hash
-    from common.settings.inherit import stored_settings
-
-    if not (run / "config.json").is_file():
-        return UNTRAINED
+def _training(run: Path | None) -> dict[str, Any]:
+    """Device, time and settings of a training run, if there was one and its folder is there."""
+    if run is None or not (run / "config.json").is_file():
+        return {"train_device": "", "train_hours": None, "config": ""}
     seconds = read_csv(run / "timing.csv").get("seconds", ())
     return {
         "train_device": read_json(run / "provenance.json")[-1]["device_name"],
@@ -289,23 +229,22 @@ def _about_training(run: Path) -> dict[str, Any]:
     }
 
 
-def _changes(outcome: Outcome, folder: Path) -> list[ChangeCount]:
-    """How often an evaluation's first subgoals moved so many objects."""
-    if outcome.entities_changed is None or outcome.checkpoint != "last":
-        return []
-    with (folder / "episodes.csv").open(encoding="utf-8", newline="") as file:
-        counts = Counter(int(float(row["entities_changed"])) for row in csv.DictReader(file))
-    name = outcome.experiment, outcome.agent, outcome.variant, outcome.seed
-    return [ChangeCount(*name, changed, counts[changed]) for changed in sorted(counts)]
+def _changes(row: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+    """Episodes of an evaluation by the number of objects that their first subgoal moved."""
+    if "entities_changed" in row and row["checkpoint"] == "last":
+        changed = read_csv(folder / row["evaluation"] / "episodes.csv")["entities_changed"]
+        for count, episodes in pd.Series(changed).value_counts().sort_index().items():
+            keys = {key: row[key] for key in KEYS["changes"]}
+            yield {**keys, "changed": int(count), "episodes": episodes}
 
 
-def _curves(runs: Path) -> Iterator[CurvePoint]:
+def _curves(runs: Path) -> Iterator[dict[str, Any]]:
     """The evaluations during training of every run that is named after a cell."""
-    from common.runs.curves import read_csv
-
     for file in sorted(runs.glob("*/eval.csv")):
-        name: Sequence[str] = file.parent.name.split("_")
+        name = file.parent.name.split("_")
         if len(name) == 3 and name[2].isdigit():
+            headline = world_class(read_json(file.parent / "config.json")["task"]).headline
+            keys = dict(zip(KEYS["curves"], name, strict=True))
             columns = read_csv(file)
-            for updates, success in zip(columns["step"], columns["success"], strict=True):
-                yield CurvePoint(name[0], name[1], int(name[2]), int(updates), float(success))
+            for updates, figure in zip(columns["step"], columns[headline], strict=True):
+                yield {**keys, "updates": updates, "success": figure}

@@ -11,7 +11,7 @@ from common.evaluation.intervals import _bootstrap, _checked
 
 @dataclass(frozen=True)
 class Spread:
-    """What several training runs of one method reached.
+    """Scores of several training runs of one method.
 
     Attributes:
         runs: how many there are.

@@ -10,19 +10,22 @@ generalization, and there is curves.png; a table without runs is left out. `--ta
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from common.evaluation.intervals import CONFIDENCE
 from common.foundation.errors import UserError, one_line_errors
 from common.foundation.files import atomic_write
 from common.paper import records
 from common.paper.comparison import TABLES, Cell, Layout, Strata, cells, rivals
-from common.paper.formats import Section, csv_text, latex, markdown
-from common.paper.records import Records, read_published
-from common.paper.statistics import improvement, spread
+from common.paper.formats import Section, latex, markdown
+from common.paper.records import Records, read_published, write_frame
+from common.paper.statistics import Spread, improvement, spread
 
 INTERVAL = f"{CONFIDENCE:.0%} interval".replace("%", " %")
+PUBLISHED_COLUMNS = ("published_mean", "published_sd", "published_source")
 SPREAD_NOTE = (
     "Mean and standard deviation over training seeds; interquartile mean (IQM) with the "
     f"{INTERVAL} of a stratified bootstrap over them. Published: the paper's, of its own scale."
@@ -42,12 +45,12 @@ def write_tables(data: Records, folder: Path, names: Sequence[str] = tuple(TABLE
         title, parts = TABLES[name].title, sections(table, TABLES[name])
         content = {
             "md": markdown(title, parts, [f"{name}.png"]).encode(),
-            "csv": csv_text([_numbers(cell) for cell in table]).encode(),
             "tex": latex(title, parts).encode(),
             "png": draw_table(name, table, data.changes),
         }
         paths += [_write(folder / f"{name}.{kind}", text) for kind, text in content.items()]
-    if data.curves:
+        paths.append(write_frame(folder / f"{name}.csv", pd.DataFrame(map(_numbers, table))))
+    if len(data.curves):
         paths.append(_write(folder / "curves.png", draw_curves(data.curves)))
     return paths
 
@@ -55,7 +58,7 @@ def write_tables(data: Records, folder: Path, names: Sequence[str] = tuple(TABLE
 def tables_of(data: Records, names: Sequence[str] = tuple(TABLES)) -> dict[str, list[Cell]]:
     """The cells of each of these tables that has runs; raises `UserError` if none has."""
     published = read_published()
-    found = {name: cells(data.outcomes, TABLES[name], published) for name in names}
+    found = {name: cells(data.runs, TABLES[name], published) for name in names}
     if not any(found.values()):
         raise UserError(f"no runs for {', '.join(names)}; make some with commands/reproduce.sh")
     return {name: table for name, table in found.items() if table}
@@ -68,145 +71,131 @@ def sections(table: Sequence[Cell], layout: Layout) -> list[Section]:
         ("last", "the agents at the end of training"),
         ("best", "the agents of the best evaluation during training, chosen on other episodes"),
     ):
-        chosen = [cell for cell in table if cell.checkpoint == checkpoint]
-        if chosen:
-            note = f"{layout.note} {SPREAD_NOTE} These are {about}."
-            parts.append(_figures(f"Checkpoint `{checkpoint}`", note, chosen, layout))
+        note = f"{layout.note} {SPREAD_NOTE} These are {about}."
+        rows = [_figures(cell, layout) for cell in table if cell.checkpoint == checkpoint]
+        parts.append((f"Checkpoint `{checkpoint}`", note, rows, 3))
     if layout.rivals:
         methods = rivals(table, layout)
-        parts += [part for part in (_overall(methods, layout), _wins(methods)) if part]
-    return [*parts, _conditions(table), _runs(table, layout)]
+        parts += [_overall(methods, layout), _wins(methods)]
+    found = [Section.of(*part[:3], numbers=part[3]) for part in parts if part[2]]
+    return [*found, *_appendices(table, layout)]
 
 
-def _figures(title: str, note: str, chosen: Sequence[Cell], layout: Layout) -> Section:
-    columns = ["experiment", "method", "variant", "runs", "updates", "mean ± s.d."]
-    columns += [f"IQM [{INTERVAL}]", "published"]
-    rows = []
-    for cell in chosen:
-        figures, show = cell.spread, layout.show
-        theirs = "-"
-        if cell.published:
-            theirs = _with_sd(cell.published.mean, cell.published.sd, layout)
-        rows.append(
-            [
-                *cell.titles,
-                str(figures.runs),
-                _range([outcome.updates for outcome in cell.outcomes]),
-                _with_sd(figures.mean, figures.sd, layout),
-                f"{show(figures.iqm)} [{show(figures.low)}, {show(figures.high)}]",
-                theirs,
-            ]
-        )
-    return Section(title, note, columns, rows, numbers=3)
+def _figures(cell: Cell, layout: Layout) -> dict[str, str]:
+    figures, show, theirs = cell.spread, layout.show, cell.published
+    return {
+        **_titles(cell),
+        "runs": str(figures.runs),
+        "updates": _range(cell.runs.updates),
+        "mean ± s.d.": _with_sd(figures.mean, figures.sd, layout),
+        f"IQM [{INTERVAL}]": _with_interval(figures, show),
+        "published": _with_sd(theirs.mean, theirs.sd, layout) if theirs else "-",
+    }
 
 
-def _with_sd(mean: float, sd: float | None, layout: Layout) -> str:
+def _titles(cell: Cell) -> dict[str, str]:
+    return dict(zip(("experiment", "method", "variant"), cell.titles, strict=True))
+
+
+def _with_interval(figures: Spread, show: Callable[[float], str]) -> str:
+    return f"{show(figures.iqm)} [{show(figures.low)}, {show(figures.high)}]"
+
+
+def _with_sd(mean: float, sd: float, layout: Layout) -> str:
     """A mean with its standard deviation, if it has one (one run has none)."""
-    if sd is None or sd != sd:
-        return layout.show(mean)
-    return f"{layout.show(mean)} ± {layout.show(sd)}"
+    return layout.show(mean) + (f" ± {layout.show(sd)}" if sd == sd else "")
 
 
-def _range(values: Sequence[float | None], digits: int = 0) -> str:
+def _range(values: pd.Series, digits: int = 0) -> str:
     """The value that all runs share, or the smallest and the largest; a dash for unknown ones."""
-    known = [f"{value:,.{digits}f}" for value in sorted(v for v in values if v is not None)]
-    if not known:
+    if values.isna().all():
         return "-"
-    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
+    least, most = (f"{value:,.{digits}f}" for value in (values.min(), values.max()))
+    return least if least == most else f"{least} to {most}"
 
 
-def _overall(methods: dict[str, Strata], layout: Layout) -> Section | None:
-    """Every method over all experiments, of those that have them all; None if there is only one."""
+def _overall(methods: dict[str, Strata], layout: Layout) -> tuple:
+    """Every method over all experiments, if there are several, of those that have them all."""
     experiments = {name for strata in methods.values() for name in strata}
-    if len(experiments) < 2:
-        return None
     rows = []
     for method, strata in methods.items():
-        if strata.keys() == experiments:
-            figures, show = spread(list(strata.values())), layout.show
-            interval = f"[{show(figures.low)}, {show(figures.high)}]"
-            rows.append([method, str(figures.runs), f"{show(figures.iqm)} {interval}"])
-    columns = ["method", "runs", f"IQM [{INTERVAL}]"]
+        if strata.keys() == experiments and len(experiments) > 1:
+            figures = spread(list(strata.values()))
+            interval = _with_interval(figures, layout.show)
+            row = {"method": method, "runs": str(figures.runs), f"IQM [{INTERVAL}]": interval}
+            rows.append(row)
     note = f"Over {len(experiments)} experiments or settings, runs drawn anew within each."
-    return Section("All together", note, columns, rows, numbers=1) if rows else None
+    return "All together", note, rows, 1
 
 
-def _wins(methods: dict[str, Strata]) -> Section | None:
+def _wins(methods: dict[str, Strata]) -> tuple:
     """Probability that the first method beats another, on each experiment and on all."""
     (first, ours), *others = methods.items()
     rows = []
     for name, theirs in others:
         common = [experiment for experiment in ours if experiment in theirs]
-        choices = [(experiment, [experiment]) for experiment in common]
-        choices += [("all of these", common)] if len(common) > 1 else []
-        for label, chosen in choices:
-            value, low, high = improvement([ours[e] for e in chosen], [theirs[e] for e in chosen])
-            counts = [sum(len(s[e]) for e in chosen) for s in (ours, theirs)]
-            interval = "-" if low != low else f"[{low:.2f}, {high:.2f}]"
-            runs = f"{counts[0]} and {counts[1]}"
-            rows.append([f"{first} over {name}", label, runs, f"{value:.2f}", interval])
-    columns = ["methods", "where", "runs", "probability", INTERVAL]
+        choices = {experiment: [experiment] for experiment in common}
+        choices |= {"all of these": common} if len(common) > 1 else {}
+        for label, chosen in choices.items():
+            mine, rival = ([strata[e] for e in chosen] for strata in (ours, theirs))
+            value, low, high = improvement(mine, rival)
+            row = {
+                "methods": f"{first} over {name}",
+                "where": label,
+                "runs": f"{sum(map(len, mine))} and {sum(map(len, rival))}",
+                "probability": f"{value:.2f}",
+                INTERVAL: "-" if low != low else f"[{low:.2f}, {high:.2f}]",
+            }
+            rows.append(row)
     note = "That a run of the one method scores higher than a run of the other; ties count half."
-    return Section("Probability of improvement", note, columns, rows, 2) if rows else None
+    return "Probability of improvement", note, rows, 2
 
 
-def _conditions(table: Sequence[Cell]) -> Section:
-    """What stands behind each figure: data, episodes, hardware."""
-    columns = ["experiment", "method", "variant", "objects", "data", "transitions", "updates"]
-    columns += ["episodes", "of steps", "trained on", "hours a run"]
-    rows = []
-    for cell in table:
-        if cell.checkpoint == "last":
-            of = cell.outcomes
-            rows.append(
-                [
-                    *cell.titles,
-                    _range([o.objects for o in of]),
-                    ", ".join(sorted({o.data for o in of})),
-                    _range([o.transitions for o in of]),
-                    _range([o.updates for o in of]),
-                    _range([o.episodes for o in of]),
-                    _range([o.episode_steps for o in of]),
-                    ", ".join(sorted({o.train_device for o in of})) or "-",
-                    _range([o.train_hours for o in of], digits=2),
-                ]
-            )
+def _appendices(table: Sequence[Cell], layout: Layout) -> list[Section]:
+    """Data, episodes and hardware behind each figure, and its runs."""
+    conditions = [_conditions(cell) for cell in table if cell.checkpoint == "last"]
     note = "Hours are of training, without evaluations, on a machine that may have had other work."
-    return Section("Conditions", note, columns, rows, numbers=3, appendix=True)
-
-
-def _runs(table: Sequence[Cell], layout: Layout) -> Section:
-    columns = ["cell", "checkpoint", "seed", "score", "run", "evaluation", "commit", "config"]
+    parts = [Section.of("Conditions", note, conditions, numbers=3, appendix=True)]
+    runs = pd.concat([cell.runs.assign(score=cell.scores) for cell in table])
     rows = [
-        [
-            outcome.cell,
-            outcome.checkpoint,
-            str(outcome.seed),
-            layout.show(score),
-            outcome.run,
-            outcome.evaluation,
-            outcome.commit,
-            outcome.config,
-        ]
-        for cell in table
-        for outcome, score in zip(cell.outcomes, cell.scores, strict=True)
+        {
+            "cell": f"{run.experiment}/{run.agent}/{run.variant}".rstrip("/"),
+            "checkpoint": run.checkpoint,
+            "seed": str(run.seed),
+            "score": layout.show(run.score),
+            "run": run.run,
+            "evaluation": run.evaluation,
+            "commit": run.commit,
+            "config": run.config,
+        }
+        for run in runs.itertuples()
     ]
     note = "Folders under `train/` and `eval/`; commit of the evaluating code, + if files differed."
-    return Section("Runs", note, columns, rows, numbers=8, appendix=True)
+    return [*parts, Section.of("Runs", note, rows, numbers=8, appendix=True)]
+
+
+def _conditions(cell: Cell) -> dict[str, str]:
+    runs = cell.runs
+    return {
+        **_titles(cell),
+        "objects": _range(runs.objects),
+        "data": ", ".join(sorted(set(runs.data))),
+        "transitions": _range(runs.transitions),
+        "updates": _range(runs.updates),
+        "episodes": _range(runs.episodes),
+        "of steps": _range(runs.episode_steps),
+        "trained on": ", ".join(sorted(set(runs.train_device))) or "-",
+        "hours a run": _range(runs.train_hours, digits=2),
+    }
 
 
 def _numbers(cell: Cell) -> dict[str, str | float | None]:
     """A cell as a row of numbers for other programs, in the metric's own unit."""
-    figures, theirs = cell.spread, cell.published
+    theirs = cell.published or (None, None, None)
     return {
-        "experiment": cell.experiment,
-        "agent": cell.agent,
-        "variant": cell.variant,
-        "checkpoint": cell.checkpoint,
-        **{k: round(v, 6) for k, v in vars(figures).items()},
-        "published_mean": theirs.mean if theirs else None,
-        "published_sd": theirs.sd if theirs else None,
-        "published_source": theirs.source if theirs else None,
+        **{key: getattr(cell, key) for key in ("experiment", "agent", "variant", "checkpoint")},
+        **{key: round(value, 6) for key, value in vars(cell.spread).items()},
+        **dict(zip(PUBLISHED_COLUMNS, theirs, strict=True)),
     }
 
 
@@ -234,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _kept(folder: Path) -> bool:
-    """Whether a folder has the CSV files, not runs."""
+    """True of a folder with the CSV files, not runs."""
     return (folder / "runs.csv").is_file()
 
 

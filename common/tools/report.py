@@ -17,10 +17,7 @@ from typing import Any
 from common.foundation.errors import UserError, one_line_errors
 from common.foundation.files import atomic_write, read_json
 from common.foundation.registry import world_class
-from common.paper import records
-from common.paper.comparison import TABLES
 from common.paper.formats import Section
-from common.paper.tables import sections, tables_of
 from common.runs.curves import draw_training_curves, read_csv
 from common.runs.folders import dotted
 from common.settings.config import compose
@@ -131,14 +128,17 @@ def _files(run: Path, found: Evaluations) -> list[Path]:
 
 
 def _tables(folder: Path) -> list[Part]:
+    from common.paper import records
+    from common.paper.comparison import TABLES
     from common.paper.pictures import draw_curves, draw_table
+    from common.paper.tables import sections, tables_of
 
     data = records.load(folder)
     parts = []
     for name, table in tables_of(data).items():
         picture = Media.of(TABLES[name].title, draw_table(name, table, data.changes))
         parts.append(Part(TABLES[name].title, [picture], sections(table, TABLES[name])))
-    if data.curves:
+    if len(data.curves):
         note = "Mean over seeds with the 95 % interval of its bootstrap."
         parts.append(Part("Learning curves", [Media.of(note, draw_curves(data.curves))], []))
     return parts

@@ -152,7 +152,7 @@ def test_signals_stop_cleanly(tmp_path: Path, number: signal.Signals) -> None:
         wait_for(lambda: len(list(folder.glob("train/0*.h5"))) >= 2)
         workers = children(process.pid)
         process.send_signal(number)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert f"stopped by {number.name}: " in output
     assert "`python collect.py dataset_name=points` continues" in output

@@ -205,9 +205,9 @@ def test_a_cluster_gets_all_seeds_of_a_line_in_one_job(tmp_path):
     ("arguments", "message"),
     [
         ([], r"give TABLE \[SCALE\] .*tables: main, ablations, .*scales: paper, laptop, .*smoke"),
-        (["mian"], "unknown table mian; did you mean main\\? known: main, ablations"),
-        (["main", "lap"], "unknown scale lap; did you mean laptop"),
-        (["main", "seed=1"], "unknown key seed; did you mean seeds"),
+        (["mian"], r"unknown table mian; known: main, ablations, .*; did you mean main\?"),
+        (["main", "lap"], "unknown scale lap; .*did you mean laptop"),
+        (["main", "seed=1"], "unknown key seed; .*did you mean seeds"),
         (["main", "seeds=a"], "seeds=a is not a number, or several with commas"),
         (["main", "download=no"], "unknown download no; known: true, false"),
         (["main", "jobs=0"], "jobs=0 must be at least 1"),
