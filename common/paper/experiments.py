@@ -91,7 +91,8 @@ def settings(script: str, name: str, scale: Scale | None = None) -> dict[str, st
     from omegaconf import OmegaConf
 
     if name not in names(script):
-        raise UserError(f"there is no {name} in commands/{script}.sh, which lists its names alone")
+        hint = "without arguments it lists its names"
+        raise UserError(f"there is no {name} in commands/{script}.sh; {hint}")
     experiment, chosen, _ = (*name.split("/"), "", "")[:3]
     parts = _parts(script, name, scale)
     merged: dict[str, Any] = {}
