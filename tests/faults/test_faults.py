@@ -63,7 +63,7 @@ def test_damaged_files(tmp_path):
 
 
 def test_hostile_files(tmp_path):
-    nothing_lost(*hostile.run(tmp_path / "traps"))
+    nothing_lost(*hostile.run_all(tmp_path / "traps"))
 
 
 def test_wrong_learning(tmp_path):
