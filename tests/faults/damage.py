@@ -216,5 +216,4 @@ def targets(place: Path) -> list[Target]:
 
 
 def run_all(place: Path, flips: int) -> list[Tally]:
-    """Everything of this kind."""
     return [run(target, flips) for target in targets(place)]

@@ -3,16 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.faults.commands import (
-    CUBE_STATES,
-    PIECE_IMAGES,
-    collecting,
-    content,
-    evaluating,
-    must,
-    run_content,
-    training,
-)
+from tests.faults import commands
 from tests.faults.report import Tally
 
 WORKERS = (1, 2, 4)
@@ -23,8 +14,8 @@ def collections(place: Path, name: str, data: str, overrides: tuple[str, ...]) -
     found = {}
     for workers in WORKERS:
         folder = place / f"{data}-{workers}"
-        must(collecting(folder, "tiny", 5, *overrides, f"num_workers={workers}"))
-        found[f"{workers} workers make other data"] = content(folder / "tiny")
+        commands.must(commands.collecting(folder, "tiny", 5, *overrides, f"num_workers={workers}"))
+        found[f"{workers} workers make other data"] = commands.content(folder / "tiny")
     return same(f"collection, {name}, by {WORKERS} workers", found)
 
 
@@ -35,8 +26,8 @@ def trainings(place: Path) -> Tally:
     found = {}
     for number, own in enumerate(settings):
         folder = place / f"train-{number}"
-        must(training(place / "cubes-1", folder, "agent=sgiql", *own))
-        found[f"{own} trains another agent"] = run_content(folder / "train" / "run")
+        commands.must(commands.training(place / "cubes-1", folder, "agent=sgiql", *own))
+        found[f"{own} trains another agent"] = commands.run_content(folder / "train" / "run")
     return same("training with evaluations, by 1 or 2 and 1, 2 or 4 processes", found)
 
 
@@ -45,7 +36,7 @@ def evaluations(place: Path) -> Tally:
     found = {}
     for workers in WORKERS:
         folder = place / f"eval-{workers}"
-        must(evaluating(place / "train-0" / "train" / "run", folder, 5, workers))
+        commands.must(commands.evaluating(place / "train-0" / "train" / "run", folder, 5, workers))
         (rows,) = folder.glob("eval/*/episodes.csv")
         found[f"{workers} workers find other results"] = rows.read_bytes()
     return same(f"evaluation, by {WORKERS} workers", found)
@@ -60,10 +51,9 @@ def same(fault: str, found: dict[str, Any]) -> Tally:
 
 
 def run_all(place: Path) -> list[Tally]:
-    """Everything of this kind."""
     return [
-        collections(place, "states of cubes", "cubes", CUBE_STATES),
-        collections(place, "images of pieces", "pieces", PIECE_IMAGES),
+        collections(place, "states of cubes", "cubes", commands.CUBE_STATES),
+        collections(place, "images of pieces", "pieces", commands.PIECE_IMAGES),
         trainings(place),
         evaluations(place),
     ]

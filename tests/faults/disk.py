@@ -62,8 +62,7 @@ class Files:
         self.dataset = record(place, "points", episodes=3, pixels=True)
         self.last = place / "last.safetensors"
         checkpoint.save(self.last, {"a": torch.zeros(2000)}, {"step": 1})
-        self.metrics = place / "train.csv"
-        self.log = MetricsLog(self.metrics, None)
+        self.log = MetricsLog(place / "train.csv", None)
         self.log.write(1, {"a": 1.0})
         self.before = self.content()
 
@@ -148,16 +147,13 @@ def mapped(place: Path) -> Tally:
     """A mapped file that is removed stays readable; one cut short ends the process, with a word."""
     tally = Tally("a mapped file that is removed, or cut short")
     place.mkdir(parents=True, exist_ok=True)
-    for how in ("unlink", "truncate"):
-        code, output = finish(["-c", MAPPED, str(place / "mapped.npy"), how])
-        if how == "unlink":
-            tally.expect(output.strip() == "0.0", output)
-        else:
-            said = "Bus error" in output and code < 0
-            tally.expect(said, f"{code}: {output}", "told")
+    command = ["-c", MAPPED, str(place / "mapped.npy")]
+    _, output = finish([*command, "unlink"])
+    tally.expect(output.strip() == "0.0", output)
+    code, output = finish([*command, "truncate"])
+    tally.expect("Bus error" in output and code < 0, f"{code}: {output}", "told")
     return tally
 
 
 def run_all(place: Path, rooms: int) -> list[Tally]:
-    """Everything of this kind."""
     return [*writing(place / "files", rooms), small_disk(place / "small"), mapped(place)]

@@ -12,18 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.commands import (
-    CUBE_STATES,
-    PIECE_IMAGES,
-    collecting,
-    content,
-    evaluating,
-    make_data,
-    must,
-    run_content,
-    section,
-    training,
-)
+from tests.faults import commands
+from tests.faults.commands import section
 from tests.faults.processes import emptied, finish, kill_after, orphans, start, temporaries
 from tests.faults.report import Tally
 from tests.helpers.encoder_folders import dlp_folder
@@ -89,41 +79,41 @@ def collection(name: str, *overrides: str) -> Job:
     """`collect.py` of eight episodes."""
     return Job(
         f"collect.py, {name}, 4 workers",
-        lambda folder: collecting(folder, "made", 8, *overrides, "num_workers=4"),
-        lambda folder: content(folder / "made"),
+        lambda folder: commands.collecting(folder, "made", 8, *overrides, "num_workers=4"),
+        lambda folder: commands.content(folder / "made"),
     )
 
 
 def data_jobs(place: Path) -> list[Job]:
     """Commands that make datasets, and latents of one."""
-    data = make_data(place / "data")
+    data = commands.make_data(place / "data")
     encoder = dlp_folder(data / "dlp")
     own = ("obs=dlp", f"rep_model_checkpoint={encoder}", "rep_model_device=cpu", "num_workers=2")
     encoding = Job(
         "visual_encoders.encode, dlp",
         lambda folder: ["-m", "visual_encoders.encode", "images", *own, f"data_dir={folder}"],
-        lambda folder: content(next(folder.glob("images-dlp-*"))),
+        lambda folder: commands.content(next(folder.glob("images-dlp-*"))),
         (data / "images",),
     )
     shards = [str(data / f"shard-{seed}") for seed in (1, 2)]
     merging = Job(
         "datasets.merge",
         lambda folder: ["-m", "datasets.merge", "made", *shards, "--data-dir", str(folder)],
-        lambda folder: content(folder / "made"),
+        lambda folder: commands.content(folder / "made"),
     )
-    cubes, images = ("cubes from state", *CUBE_STATES), ("images", *PIECE_IMAGES)
+    cubes, images = ("cubes from state", *commands.CUBE_STATES), ("images", *commands.PIECE_IMAGES)
     return [collection(*cubes), collection(*images), encoding, merging]
 
 
 def agent_jobs(place: Path) -> list[Job]:
     """Trainings of agents, and an evaluation."""
-    data = make_data(place / "data")
-    must(training(data, data, "agent=sgiql"))
+    data = commands.make_data(place / "data")
+    commands.must(commands.training(data, data, "agent=sgiql"))
     trainings = [
         Job(
             f"train.py, {name}",
-            lambda folder, own=own: training(data, folder, *own),
-            lambda folder: run_content(folder / "train" / "run"),
+            lambda folder, own=own: commands.training(data, folder, *own),
+            lambda folder: commands.run_content(folder / "train" / "run"),
         )
         for name, own in AGENTS.items()
     ]
@@ -136,19 +126,23 @@ def agent_jobs(place: Path) -> list[Job]:
         return {"episodes.csv": rows, "unfinished folders": len(others)}
 
     run = data / "train" / "run"
-    evaluation = Job("evaluate.py", lambda folder: evaluating(run, folder, 4, 2), evaluated)
+    evaluation = Job(
+        "evaluate.py", lambda folder: commands.evaluating(run, folder, 4, 2), evaluated
+    )
     return [*trainings, evaluation]
 
 
 def encoder_jobs(place: Path) -> list[Job]:
     """Trainings of encoders."""
-    shared = (*ENCODER, f"data_dir={make_data(place / 'data')}", "run_name=run")
+    shared = (*ENCODER, f"data_dir={commands.make_data(place / 'data')}", "run_name=run")
     command = ["-m", "visual_encoders.train", *shared]
     return [
         Job(
             f"visual_encoders.train, {name}",
             lambda folder, own=own: [*command, *own, f"output_dir={folder}"],
-            lambda folder: run_content(folder / "encoders" / "run", ("last",), ("train", "valid")),
+            lambda folder: commands.run_content(
+                folder / "encoders" / "run", ("last",), ("train", "valid")
+            ),
         )
         for name, own in ENCODERS.items()
     ]

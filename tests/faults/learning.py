@@ -130,5 +130,4 @@ def _stopped_at_seven(kind: type) -> Any:
 
 
 def run_all(place: Path) -> list[Tally]:
-    """Everything of this kind."""
     return [values(), flat_values(), rewards(), collapses(), told_once(place), broken_numbers()]

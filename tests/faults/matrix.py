@@ -8,7 +8,6 @@ short).
 import functools
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -126,7 +125,7 @@ def run(encoders: Path, episodes: bool) -> tuple[Tally, dict[Combination, str]]:
     tally = Tally(f"environment x views x observation x agent: built, two updates, {what}")
     reasons = {}
     for combination in combinations():
-        end, text = ending(partial(attempt, combination, encoders, episodes))
+        end, text = ending(functools.partial(attempt, combination, encoders, episodes))
         tally.add(end, f"{combination}: {text}")
         refusal = text.replace(f"{encoders}/", "")
         reasons[combination] = f"FAILED: {text.partition(':')[0]}" if end == "lost" else refusal

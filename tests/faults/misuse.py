@@ -10,7 +10,6 @@ import json
 import math
 import typing
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -99,7 +98,7 @@ def outside_the_range() -> Tally:
         for value in wrong_values(part):
             if value == "\x00" and is_text(part):
                 continue
-            end, text = ending(partial(config.parse, with_value(key, value)))
+            end, text = ending(functools.partial(config.parse, with_value(key, value)))
             named = key.rpartition(".")[2] in text
             tally.expect(end == "told" and named, f"{key}={value!r}: {end} {text}", "told")
     return tally
@@ -120,7 +119,7 @@ def examples_of(
     )
     @given(strategy)
     def each(example: Any) -> None:
-        end, text = ending(partial(check, example))
+        end, text = ending(functools.partial(check, example))
         tally.add(end, f"{example!r}: {text}")
 
     each()
@@ -170,7 +169,6 @@ def on_the_command_line(count: int) -> Tally:
 
 
 def run_all(examples: int, commands: int) -> list[Tally]:
-    """Everything of this kind."""
     return [
         outside_the_range(),
         anything(examples),

@@ -13,14 +13,7 @@ from common.foundation.files import atomic_write
 from datasets.convert import export_npz
 from datasets.npz_dataset import NpzDataset
 from datasets.store import Dataset
-from tests.faults.commands import (
-    CUBE_STATES,
-    collecting,
-    content,
-    must,
-    run_content,
-    training,
-)
+from tests.faults import commands
 from tests.faults.processes import start, temporaries
 from tests.faults.report import Tally, ending
 from tests.helpers.datasets import assert_same_data, record
@@ -86,7 +79,7 @@ def writes(place: Path, times: int) -> Tally:
     return tally
 
 
-def commands(
+def twice(
     fault: str,
     arguments: Callable[[Path], list[str]],
     result: Callable[[Path], Any],
@@ -94,12 +87,12 @@ def commands(
 ) -> Tally:
     """A command twice at once, then once more, which must end as an undisturbed one."""
     tally, alone, folder = Tally(fault), place / "alone", place / "both"
-    must(arguments(alone))
+    commands.must(arguments(alone))
     both = [start(arguments(folder)) for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
     codes = sorted(process.returncode for process in both)
     busy = [text for text in outputs if any(word in text for word in BUSY)]
-    must(arguments(folder))
+    commands.must(arguments(folder))
     good = codes in ([0, 0], [0, 2]) and len(busy) == codes.count(2)
     good = good and result(folder) == result(alone) and not temporaries(folder)
     tally.expect(good, f"exit codes {codes}: {outputs}", "told" if busy else "harmless")
@@ -111,16 +104,16 @@ def run_all(place: Path, times: int, rooms: int) -> list[Tally]:
     return [
         writes(place, times),
         exports(place / "exports", rooms),
-        commands(
+        twice(
             "two collect.py of one dataset at once",
-            lambda folder: collecting(folder, "tiny", 4, *CUBE_STATES),
-            lambda folder: content(folder / "tiny"),
+            lambda folder: commands.collecting(folder, "tiny", 4, *commands.CUBE_STATES),
+            lambda folder: commands.content(folder / "tiny"),
             place / "collections",
         ),
-        commands(
+        twice(
             "two train.py of one run at once",
-            lambda folder: training(place / "collections" / "alone", folder, "agent=iql"),
-            lambda folder: run_content(folder / "train" / "run"),
+            lambda folder: commands.training(place / "collections" / "alone", folder, "agent=iql"),
+            lambda folder: commands.run_content(folder / "train" / "run"),
             place / "trainings",
         ),
     ]

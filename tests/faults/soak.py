@@ -15,7 +15,7 @@ import numpy as np
 from common.settings.config import compose
 from envs.make import make_world
 from envs.rendering import rendering_problem
-from tests.faults.commands import PIECES, make_data, section, training
+from tests.faults import commands
 from tests.faults.processes import members, start
 from tests.faults.report import Tally
 
@@ -57,7 +57,7 @@ def long_training(data: Path, place: Path, updates: int) -> Tally:
     rhythm = (f"steps={updates}", "log_freq=100", "eval_freq=500", "checkpoint_freq=200")
     own = ("num_eval_episodes=1", "max_episode_steps=5", "save_video=false")
     looks, log = [], place / "train" / "run" / "train.csv"
-    process, output = start(training(data, place, *rhythm, "agent=sgiql", *own)), None
+    process, output = start(commands.training(data, place, *rhythm, "agent=sgiql", *own)), None
     while output is None:
         try:  # its output is read all the time: a full pipe would stop it
             output = process.communicate(timeout=SECONDS)[0]
@@ -83,10 +83,9 @@ def resets(name: str, overrides: tuple[str, ...], count: int) -> Tally:
 
 
 def run_all(place: Path, updates: int, count: int) -> list[Tally]:
-    """Everything of this kind."""
-    tallies = [long_training(make_data(place / "data"), place, updates)]
-    tallies.append(resets("Push-Tetris", PIECES, count))
+    tallies = [long_training(commands.make_data(place / "data"), place, updates)]
+    tallies.append(resets("Push-Tetris", commands.PIECES, count))
     if rendering_problem() is None:
-        cubes = section("env_kwargs.manipobj", num_cubes=1, width=64, height=64)
+        cubes = commands.section("env_kwargs.manipobj", num_cubes=1, width=64, height=64)
         tallies.append(resets("cubes", cubes, count))
     return tallies

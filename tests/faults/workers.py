@@ -86,5 +86,4 @@ def kept(place: Path) -> Tally:
 
 
 def run_all(place: Path, troubles: tuple[str, ...]) -> list[Tally]:
-    """Everything of this kind."""
     return [*evaluations(place, troubles), *collections(place, troubles), kept(place)]
