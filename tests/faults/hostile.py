@@ -5,9 +5,9 @@ import io
 import json
 import os
 import pickle
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from common.settings.config import compose, parse, read_yaml
 from datasets.convert import import_npz
 from datasets.filling import dataset_folder
 from datasets.npz_dataset import NpzDataset
-from datasets.store import Dataset, episode_path
+from datasets.store import Dataset, episode_path, read_header
+from tests.faults.processes import emptied
 from tests.faults.report import Tally
 from tests.helpers.datasets import record
 from tests.helpers.encoder_folders import dlp_folder, vqvae_folder
@@ -35,7 +36,7 @@ from visual_encoders.frozen import EncoderChoice
 from visual_encoders.latents import LatentStore
 
 HUGE = 10**12
-Trap = tuple[str, Callable[[], Any]]  # what it is; reads it
+Trap = tuple[str, Callable[[], Any]]  # its name; reads it
 
 
 class Payload:
@@ -52,9 +53,7 @@ class Place:
     """A folder for the traps; what appears beside it was written where it must not be."""
 
     def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self.inside = folder / "inside"
-        self.inside.mkdir(parents=True)
+        self.inside = emptied(folder / "inside")
         self.outside, self.canary = folder, folder / "canary"
 
     @property
@@ -65,6 +64,17 @@ class Place:
         """A small dataset to spoil."""
         return record(self.inside, name, episodes=2)
 
+    def episode(self, name: str, index: int = 0) -> h5py.File:
+        """An episode of a new dataset, open to be spoiled."""
+        return h5py.File(episode_path(self.dataset(name).folder, "train", index), "r+")
+
+    def change_header(self, name: str, **changes: Any) -> None:
+        path = self.inside / name / "header.json"
+        write_json(path, read_header(path.parent) | changes)
+
+    def open(self, name: str) -> Dataset:
+        return Dataset.open(self.inside, name)
+
 
 def pickles(place: Place) -> Iterator[Trap]:
     """Code where data should be."""
@@ -72,9 +82,8 @@ def pickles(place: Place) -> Iterator[Trap]:
     last = place.inside / "last.safetensors"
     last.write_bytes(pickle.dumps(payload))
     yield "a pickle as a checkpoint", lambda: checkpoint.load_checkpoint(last)
-    saved = place.inside / "saved.safetensors"
-    torch.save({"a": payload}, saved)
-    yield "torch.save as a checkpoint", lambda: checkpoint.load_checkpoint(saved)
+    torch.save({"a": payload}, last)
+    yield "torch.save as a checkpoint", lambda: checkpoint.load_checkpoint(last)
     encoder = place.inside / "encoder"
     for zipped in (True, False):
         save_folder(encoder, {}, {})
@@ -95,8 +104,8 @@ def paths(place: Place) -> Iterator[Trap]:
     raw, npz = compose().raw, place.inside / "paths.npz"
     for name in ("../canary", "/canary", "a/../../canary", ".."):
         for key in ("run_name", "dataset_name", "train_dataset_name", "eval_variant_name"):
-            yield f"{key}={name}", lambda key=key, name=name: parse({**raw, key: name})
-        yield f"dataset {name}", lambda name=name: dataset_folder(place.inside, name)
+            yield f"{key}={name}", partial(parse, {**raw, key: name})
+        yield f"dataset {name}", partial(dataset_folder, place.inside, name)
         with zipfile.ZipFile(npz, "w") as archive:
             archive.writestr(f"{name}.npy", b"x")
         yield f"member {name}.npy", lambda: NpzDataset(npz, point_world())
@@ -108,22 +117,19 @@ def paths(place: Place) -> Iterator[Trap]:
     layout = h5py.VirtualLayout((30, 2), np.float32)
     layout[:] = h5py.VirtualSource(str(secret), "actions", (30, 2))
     external = [(str(raw_file), 0, h5py.h5f.UNLIMITED)]
+    rows = {"shape": (30, 2), "dtype": np.float32, "external": external}
     makers: dict[str, Callable[[h5py.File], Any]] = {
-        "external link": lambda file: file.__setitem__(
-            "actions", h5py.ExternalLink(str(secret), "actions")
-        ),
-        "soft link": lambda file: file.__setitem__("actions", h5py.SoftLink("/qpos")),
-        "external rows": lambda file: file.create_dataset(
-            "actions", (30, 2), np.float32, external=external
-        ),
+        "external link": lambda file: file.update(actions=h5py.ExternalLink(secret, "actions")),
+        "soft link": lambda file: file.update(actions=h5py.SoftLink("/qpos")),
+        "external rows": lambda file: file.create_dataset("actions", **rows),
         "virtual rows": lambda file: file.create_virtual_dataset("actions", layout),
     }
-    for name, make in makers.items():
-        dataset = place.dataset(name.replace(" ", "-"))
-        with h5py.File(episode_path(dataset.folder, "train", 0), "r+") as file:
+    for kind, make in makers.items():
+        name = kind.replace(" ", "-")
+        with place.episode(name) as file:
             del file["actions"]
             make(file)
-        yield name, lambda dataset=dataset: dataset.read_episode("train", 0)
+        yield kind, partial(place.open(name).read_episode, "train", 0)
 
 
 def shapes(place: Place) -> Iterator[Trap]:
@@ -138,24 +144,20 @@ def shapes(place: Place) -> Iterator[Trap]:
         described = {"descr": "<f8", "fortran_order": False, "shape": (HUGE,)}
         np.lib.format.write_array_header_1_0(member, described)
     yield "an npz file", lambda: NpzDataset(npz, point_world())
-    for name, column in (("rows", ((10**6, 2), None)), ("columns", ((30, 10**9), (1, 10**6)))):
-        dataset = place.dataset(name)
-        with h5py.File(episode_path(dataset.folder, "train", 0), "r+") as file:
+    for name, shape, chunks in (
+        ("rows", (10**6, 2), True),
+        ("columns", (30, 10**9), (1, 10**6)),
+    ):
+        with place.episode(name) as file:
             del file["actions"]
-            shape, chunks = column
-            file.create_dataset("actions", shape, np.float32, chunks=chunks or True)
+            file.create_dataset("actions", shape, np.float32, chunks=chunks)
         wide = {"shape": [shape[1]], "dtype": "float32"}
-        columns = dataset.header["columns"] | {"actions": wide}
-        header = dataset.header | {"columns": columns, "max_episode_steps": 10**7}
-        write_json(dataset.folder / "header.json", header)
-        yield (
-            f"{name} of an episode",
-            lambda name=name: Dataset.open(place.inside, name).load(["actions"]),
-        )
-    dataset = place.dataset("many")
-    counts = {"train": HUGE, "val": HUGE}
-    write_json(dataset.folder / "header.json", dataset.header | {"episodes": counts})
-    yield "episodes of a dataset", lambda: Dataset.open(place.inside, "many")
+        columns = place.open(name).header["columns"] | {"actions": wide}
+        place.change_header(name, columns=columns, max_episode_steps=10**7)
+        yield f"{name} of an episode", lambda name=name: place.open(name).load(["actions"])
+    place.dataset("many")
+    place.change_header("many", episodes={"train": HUGE, "val": HUGE})
+    yield "episodes of a dataset", lambda: place.open("many")
     for kind, key in (("vqvae", "n_embed"), ("vqvae", "base_ch"), ("dlp", "learned_feature_dim")):
         folder = place.inside / f"{kind}-{key}"
         vqvae_folder(folder, 64) if kind == "vqvae" else dlp_folder(folder)
@@ -171,16 +173,14 @@ def numbers(place: Place) -> Iterator[Trap]:
     for label, value in (("nan", np.nan), ("inf", np.inf), ("minus-inf", -np.inf)):
         for column in ("actions", "state_observations", "qpos"):
             name = f"{column}-{label}"
-            dataset = place.dataset(name)
-            with h5py.File(episode_path(dataset.folder, "train", 1), "r+") as file:
+            with place.episode(name, 1) as file:
                 file[column][4, 1] = value
             config = compose([f"data_dir={place.inside}", f"train_dataset_name={name}"])
-            arguments = config, world, observation, device
-            yield name, lambda arguments=arguments: load_training_data(*arguments)
-        tensors = {"a": torch.tensor([0.0, value])}
+            yield name, partial(load_training_data, config, world, observation, device)
         path = place.inside / f"{label}.safetensors"
+        tensors = {"a": torch.tensor([0.0, value])}
         checkpoint.save(path, tensors, {"structure": {"tensor": "a"}})
-        yield f"{value} in a checkpoint", lambda path=path: checkpoint.load_checkpoint(path)
+        yield f"{value} in a checkpoint", partial(checkpoint.load_checkpoint, path)
     npz = place.inside / "nan.npz"
     columns = {n: np.full((4, *s), 0, d) for n, (s, d) in world.dataset_columns(False).items()}
     columns["terminals"][-1] = True
@@ -195,8 +195,8 @@ def tags(place: Place) -> Iterator[Trap]:
     for number, tag in enumerate((call, call.replace("apply", "new"), "!!python/name:os.mkdir ''")):
         path = place.inside / f"{number}.yaml"
         path.write_text(f"seed: {tag}\n")
-        yield tag, lambda path=path: read_yaml(path)
-        yield f"seed={tag}", lambda tag=tag: parse({**compose().raw, "seed": tag})
+        yield tag, partial(read_yaml, path)
+        yield f"seed={tag}", partial(parse, {**compose().raw, "seed": tag})
 
 
 def nonsense(place: Place) -> Iterator[Trap]:
@@ -209,7 +209,7 @@ def nonsense(place: Place) -> Iterator[Trap]:
         path = place.inside / f"{name}.safetensors"
         about = {"format": checkpoint.FORMAT, "meta": meta}
         save_file({"a": torch.ones(1)}, path, metadata=about)
-        yield f"checkpoint: {name}", lambda path=path: checkpoint.load_checkpoint(path)
+        yield f"checkpoint: {name}", partial(checkpoint.load_checkpoint, path)
     changes = {
         "command": 3,
         "columns": {"a": {"shape": ["x"], "dtype": "float32"}},
@@ -218,19 +218,16 @@ def nonsense(place: Place) -> Iterator[Trap]:
         "settings": None,
         "max_episode_steps": None,
     }
-    changes["columns "] = None  # a key that is missing
     for key, value in changes.items():
-        name = f"{key.strip()}-{len(key)}"
+        place.dataset(key)
+        place.change_header(key, **{key: value})
+        yield f"header: {key}", partial(place.open, key)
+    for name in ("without-columns", "deep"):
         dataset = place.dataset(name)
-        header = {k: v for k, v in dataset.header.items() if k != key.strip()}
-        header |= {key: value} if key == key.strip() else {}
-        write_json(dataset.folder / "header.json", header)
-        yield f"header: {key}", lambda name=name: Dataset.open(place.inside, name)
-    path = place.inside / "deep.json"
-    path.write_text(deep)
-    dataset = place.dataset("deep")
-    shutil.copy(path, dataset.folder / "header.json")
-    yield "header: deep", lambda: Dataset.open(place.inside, "deep")
+        header = {key: value for key, value in dataset.header.items() if key != "columns"}
+        text = deep if name == "deep" else json.dumps(header)
+        (dataset.folder / "header.json").write_text(text)
+        yield f"header: {name}", partial(place.open, name)
 
 
 KINDS: dict[str, Callable[[Place], Iterator[Trap]]] = {
@@ -243,11 +240,11 @@ KINDS: dict[str, Callable[[Place], Iterator[Trap]]] = {
 }
 
 
-def run(folder: Path) -> list[Tally]:
+def run_all(folder: Path) -> list[Tally]:
     """Walk into every trap."""
     tallies = []
     for fault, make in KINDS.items():
-        place, tally = Place(folder), Tally(fault)
+        place, tally = Place(emptied(folder)), Tally(fault)
         for name, read in make(place):
             tally.add(*spring(read, name))
         if place.spilled:

@@ -8,8 +8,6 @@ import dataclasses
 import functools
 import json
 import math
-import subprocess
-import sys
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +15,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.foundation.errors import UserError
 from common.settings import config
 from common.settings.overrides import check_arguments
 from envs.make import make_world
-from tests.faults.report import ROOT, Tally
+from tests.faults.processes import finish
+from tests.faults.report import Tally, ending
 
-LONGEST = 1000  # characters of a line that can still be read
 SCRIPTS = ("train.py", "evaluate.py", "collect.py")
 
 scalars = st.one_of(
@@ -70,19 +67,6 @@ def with_value(key: str, value: Any) -> dict[str, Any]:
     return raw
 
 
-def outcome(action: Callable[[], Any]) -> tuple[str, str]:
-    """The end of an action: "done", "told" in one line, or "lost", with the message."""
-    try:
-        action()
-    except UserError as error:
-        text = str(error)
-        clear = text.isprintable() and 0 < len(text) < LONGEST
-        return ("told" if clear else "lost"), text
-    except Exception as error:  # exactly what must not happen
-        return "lost", f"{type(error).__name__}: {error}"
-    return "done", ""
-
-
 def wrong_values(part: dataclasses.Field) -> list[Any]:
     """Values just outside what a setting allows, and of types that it cannot have."""
     limits = part.metadata
@@ -114,21 +98,17 @@ def outside_the_range() -> Tally:
         for value in wrong_values(part):
             if value == "\x00" and is_text(part):
                 continue
-            end, text = outcome(functools.partial(config.parse, with_value(key, value)))
+            end, text = ending(functools.partial(config.parse, with_value(key, value)))
             named = key.rpartition(".")[2] in text
             tally.expect(end == "told" and named, f"{key}={value!r}: {end} {text}", "told")
     return tally
 
 
-def anything(examples: int) -> Tally:
-    """Any value for any setting: refused in one line, or read back as the same settings."""
-    tally = Tally("any value for any setting")
-
-    def check(key: str, value: Any) -> None:
-        read = config.parse(with_value(key, value))
-        if config.parse(json.loads(json.dumps(read.raw))) != read:
-            raise AssertionError("another configuration after writing and reading it")
-        make_world(read)
+def examples_of(
+    fault: str, strategy: st.SearchStrategy, examples: int, check: Callable[[Any], object]
+) -> Tally:
+    """Many examples, the same each time: checked, or refused in one line."""
+    tally = Tally(fault)
 
     @settings(
         max_examples=examples,
@@ -137,31 +117,39 @@ def anything(examples: int) -> Tally:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.sampled_from(sorted(leaves())), values)
-    def each(key: str, value: Any) -> None:
-        end, text = outcome(lambda: check(key, value))
-        end = "harmless" if end == "done" else end
-        tally.add(end, f"{key}={value!r}: {text}")
+    @given(strategy)
+    def each(example: Any) -> None:
+        end, text = ending(functools.partial(check, example))
+        tally.add(end, f"{example!r}: {text}")
 
     each()
     return tally
+
+
+def anything(examples: int) -> Tally:
+    """Any value for any setting: refused in one line, or read back as the same settings."""
+
+    def check(example: tuple[str, Any]) -> None:
+        read = config.parse(with_value(*example))
+        if config.parse(json.loads(json.dumps(read.raw))) != read:
+            raise AssertionError("another configuration after writing and reading it")
+        make_world(read)
+
+    pairs = st.tuples(st.sampled_from(sorted(leaves())), values)
+    return examples_of("any value for any setting", pairs, examples, check)
 
 
 def any_argument(examples: int) -> Tally:
     """Any text as an argument of a command."""
-    tally = Tally("any text as a command's argument")
     known = config.known_keys()
     keys = st.sampled_from(known) | st.text(max_size=10)
-    texts = st.builds(lambda k, s, v: k + s + v, keys, st.sampled_from(["=", "", ":", "=["]), keys)
-
-    @settings(max_examples=examples, derandomize=True, database=None, deadline=None)
-    @given(texts | st.text(max_size=20))
-    def each(text: str) -> None:
-        end, message = outcome(lambda: check_arguments([text], known))
-        tally.add("harmless" if end == "done" else end, f"{text!r}: {message}")
-
-    each()
-    return tally
+    pairs = st.tuples(keys, st.sampled_from(["=", "", ":", "=["]), keys).map("".join)
+    return examples_of(
+        "any text as a command's argument",
+        pairs | st.text(max_size=20),
+        examples,
+        lambda text: check_arguments([text], known),
+    )
 
 
 def on_the_command_line(count: int) -> Tally:
@@ -174,9 +162,16 @@ def on_the_command_line(count: int) -> Tally:
         if isinstance(value, int | str) and str(value).isprintable() and str(value).strip()
     ]
     for number, override in enumerate(wrong[:: max(1, len(wrong) // count)][:count]):
-        command = [sys.executable, SCRIPTS[number % len(SCRIPTS)], override]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        lines = done.stderr.splitlines()
-        good = done.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: ")
-        tally.expect(good, f"{override}: exit code {done.returncode}, {done.stderr}", "told")
+        code, output = finish([SCRIPTS[number % len(SCRIPTS)], override])
+        good = code == 2 and len(output.splitlines()) == 1 and output.startswith("error: ")
+        tally.expect(good, f"{override}: exit code {code}, {output}", "told")
     return tally
+
+
+def run_all(examples: int, commands: int) -> list[Tally]:
+    return [
+        outside_the_range(),
+        anything(examples),
+        any_argument(examples),
+        on_the_command_line(commands),
+    ]

@@ -81,74 +81,30 @@ def kill_part(what: str, jobs: Callable, scale: Scale, place: Path) -> Part:
     return Part(f"Killed at a random moment: {what}", tallies, below)
 
 
-def worker_part(scale: Scale, place: Path) -> Part:
-    return Part("Workers that fail", workers.run_all(place, scale.troubles))
-
-
-def disk_part(scale: Scale, place: Path) -> Part:
-    return Part("Disks that refuse", disk.run_all(place, scale.rooms))
-
-
-def damage_part(scale: Scale, place: Path) -> Part:
-    tallies = [damage.run(target, scale.flips) for target in damage.targets(place)]
-    return Part("Damaged files", tallies)
-
-
-def hostile_part(scale: Scale, place: Path) -> Part:
-    return Part("Hostile files", hostile.run(place))
-
-
-def misuse_part(scale: Scale, place: Path) -> Part:
-    tallies = [
-        misuse.outside_the_range(),
-        misuse.anything(scale.examples),
-        misuse.any_argument(scale.examples),
-        misuse.on_the_command_line(scale.commands),
-    ]
-    return Part("Misuse", tallies)
-
-
 def matrix_part(scale: Scale, place: Path) -> Part:
     tally, reasons = matrix.run(matrix.make_encoders(place), scale.episodes)
     return Part("What fits together", [tally], below=matrix.listing(reasons))
 
 
-def race_part(scale: Scale, place: Path) -> Part:
-    tallies = [
-        races.writes(place, scale.writes),
-        races.exports(place / "exports", scale.rooms),
-        races.collections(place / "collections"),
-        races.trainings(place / "collections"),
-    ]
-    return Part("Two at once", tallies)
-
-
-def soak_part(scale: Scale, place: Path) -> Part:
-    data = kills.make_data(place / "data")
-    tallies = [soak.training(data, place, scale.updates), *soak.resets(scale.resets)]
-    return Part("Long runs", tallies)
-
-
-def determinism_part(scale: Scale, place: Path) -> Part:
-    return Part("The same bits", determinism.run_all(place))
-
-
-def learning_part(scale: Scale, place: Path) -> Part:
-    return Part("Learning gone wrong", learning.run_all(place))
+def part(
+    title: str, tallies: Callable[[Scale, Path], list[Tally]]
+) -> Callable[[Scale, Path], Part]:
+    """A part of tallies alone."""
+    return lambda scale, place: Part(title, tallies(scale, place))
 
 
 PARTS: dict[str, Callable[[Scale, Path], Part]] = {
     "kills-data": partial(kill_part, "making data", kills.data_jobs),
     "kills-agents": partial(kill_part, "agents", kills.agent_jobs),
     "kills-encoders": partial(kill_part, "encoders", kills.encoder_jobs),
-    "workers": worker_part,
-    "disk": disk_part,
-    "damage": damage_part,
-    "hostile": hostile_part,
-    "misuse": misuse_part,
+    "workers": part("Workers that fail", lambda s, place: workers.run_all(place, s.troubles)),
+    "disk": part("Disks that refuse", lambda s, place: disk.run_all(place, s.rooms)),
+    "damage": part("Damaged files", lambda s, place: damage.run_all(place, s.flips)),
+    "hostile": part("Hostile files", lambda _, place: hostile.run_all(place)),
+    "misuse": part("Misuse", lambda s, _: misuse.run_all(s.examples, s.commands)),
     "matrix": matrix_part,
-    "races": race_part,
-    "soak": soak_part,
-    "determinism": determinism_part,
-    "learning": learning_part,
+    "races": part("Two at once", lambda s, place: races.run_all(place, s.writes, s.rooms)),
+    "soak": part("Long runs", lambda s, place: soak.run_all(place, s.updates, s.resets)),
+    "determinism": part("The same bits", lambda _, place: determinism.run_all(place)),
+    "learning": part("Learning gone wrong", lambda _, place: learning.run_all(place)),
 }

@@ -1,6 +1,8 @@
 """Real commands in processes of their own, and what they leave when they are killed."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.report import ROOT
+from tests.helpers.processes import alive
 
 PATIENCE = 30.0  # seconds that workers have to notice that their parent was killed
 
@@ -50,13 +53,10 @@ def kill_after(process: subprocess.Popen, seconds: float) -> bool:
 def members(session: int) -> list[int]:
     """The running processes of a session; zombies do not count."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
-        except OSError:  # it ended meanwhile
-            continue
-        if int(number) == session and state != "Z":
-            found.append(int(stat.parent.name))
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            if os.getsid(pid := int(folder.name)) == session and alive(pid):
+                found.append(pid)
     return found
 
 
@@ -71,6 +71,13 @@ def orphans(session: int) -> list[str]:
         left.append(f"{pid} {command[:80]}")
         os.kill(pid, signal.SIGKILL)
     return left
+
+
+def emptied(folder: Path) -> Path:
+    """A folder made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def temporaries(folder: Path) -> list[str]:

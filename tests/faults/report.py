@@ -1,18 +1,20 @@
 """Outcomes of each fault, counted, and the table that docs/reliability.md is made of."""
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
 import torch
 
+from common.foundation.errors import UserError
 from common.foundation.files import read_json, write_json
 from common.runs.folders import git_state
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("output/faults")  # of the project's folder
+LONGEST = 1000  # characters of a line that can still be read
 SHOWN = 3  # losses that are described, of each fault
 
 
@@ -46,6 +48,19 @@ class Tally:
     def expect(self, good: bool, detail: str, outcome: str = "harmless") -> None:
         """Count one try that should end as `outcome`."""
         self.add(outcome if good else "lost", detail)
+
+
+def ending(action: Callable[[], object]) -> tuple[str, str]:
+    """End of an action: "harmless", "told" in one line, or "lost"; and the message."""
+    try:
+        action()
+    except UserError as error:
+        text = str(error)
+        clear = text.isprintable() and 0 < len(text) < LONGEST
+        return ("told" if clear else "lost"), text
+    except Exception as error:  # exactly what must not happen
+        return "lost", f"{type(error).__name__}: {error}"
+    return "harmless", ""
 
 
 @dataclass

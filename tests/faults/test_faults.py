@@ -10,21 +10,10 @@ import pytest
 from common.foundation.errors import UserError
 from common.tools import doctor
 from tests.faults import __main__ as experiments
-from tests.faults import (
-    damage,
-    disk,
-    hostile,
-    kills,
-    learning,
-    matrix,
-    misuse,
-    races,
-    report,
-    workers,
-)
-from tests.faults.parts import SCALES, kill_part
+from tests.faults import disk, kills, matrix, misuse, races, report
+from tests.faults.parts import PARTS, SCALES, kill_part
 
-QUICK = SCALES["quick"]
+QUICK = dataclasses.replace(SCALES["quick"], troubles=("die",))
 EVERY = 17  # one of so many combinations of the matrix is tried
 
 
@@ -57,17 +46,9 @@ def test_combinations_work_or_say_why_not(combination, encoders):
         assert re.search("not possible|cannot be images", str(error))
 
 
-def test_damaged_files(tmp_path):
-    for target in damage.targets(tmp_path / "files"):
-        nothing_lost(damage.run(target, QUICK.flips))
-
-
-def test_hostile_files(tmp_path):
-    nothing_lost(*hostile.run(tmp_path / "traps"))
-
-
-def test_wrong_learning(tmp_path):
-    nothing_lost(*learning.run_all(tmp_path))
+@pytest.mark.parametrize("name", ["damage", "hostile", "learning", "workers"])
+def test_whole_parts(name, tmp_path):
+    nothing_lost(*PARTS[name](QUICK, tmp_path).tallies)
 
 
 def test_disks_that_refuse(tmp_path):
@@ -76,10 +57,6 @@ def test_disks_that_refuse(tmp_path):
 
 def test_two_writers(tmp_path):
     nothing_lost(races.writes(tmp_path, QUICK.writes), races.exports(tmp_path / "e", 2))
-
-
-def test_failing_workers(tmp_path):
-    nothing_lost(*workers.run_all(tmp_path, ("die",)))
 
 
 def test_the_table_has_what_was_seen(tmp_path):

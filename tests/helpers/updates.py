@@ -14,16 +14,25 @@ SUBGOALS = Transitions(5)
 FUTURE = GoalShares(0.2, 0.8, 0.0, False)
 
 
-def make_buffer(spec: ObservationSpec = SETS, device: torch.device = CPU) -> Buffer:
+def make_buffer(
+    spec: ObservationSpec = SETS,
+    device: torch.device = CPU,
+    actions: int = 2,
+    gamma: float = 0.9,
+    done_signal: bool = False,
+) -> Buffer:
     g = torch.Generator().manual_seed(0)
+    obs = torch.randn(60, *spec.shape, generator=g)
+    if spec.kind == "image":
+        obs = (50 * obs.abs()).to(torch.uint8)
     return Buffer(
-        torch.randn(60, *spec.shape, generator=g).to(device),
-        (torch.rand(60, 2, generator=g) * 2 - 1).to(device),
+        obs.to(device),
+        (torch.rand(60, actions, generator=g) * 2 - 1).to(device),
         torch.tensor([20, 40], device=device),
         {},
         None,
-        goals=GoalLaw(FUTURE, FUTURE, gamma=0.9),
-        done_signal=False,
+        goals=GoalLaw(FUTURE, FUTURE, gamma),
+        done_signal=done_signal,
     )
 
 
