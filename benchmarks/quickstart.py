@@ -3,8 +3,9 @@
 python -m benchmarks.quickstart --seeds 0,1,2 --threads 1,2
 
 Runs `commands/quickstart.sh` for each seed and number of threads, one after the other, each with a
-folder of results of its own; the data are the same. One thread and two (two processes) add numbers
-in another order, which sends a training another way. Finished runs are not repeated. Further
+folder of results of its own; the data are the same. Two threads are two processes, which compute
+the same bits as one. So that their runs are others, Adam is not fused there: it rounds otherwise,
+as another machine does, which sends a training another way. Finished runs are not repeated. Further
 arguments are overrides of training.
 """
 
@@ -18,7 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,7 +34,7 @@ from common.values import value_rows
 
 COMMAND = Path(__file__).parent.parent / "commands" / "quickstart.sh"
 NAME = "quickstart-cube"
-PHASE = re.compile(r"== (?:\d/\d )?(.+) \(\d\d:\d\d:\d\d\)$")
+PHASE = re.compile(r"== (?:\d/\d )?(.+) \(\d\d:\d\d:\d\d\) ==$")
 LAST = "result"  # the heading after which nothing takes time
 DISTANCES = (50, 75)  # steps at which the tables have V's progress
 
@@ -68,7 +68,9 @@ class Repetition:
 
     def _command(self) -> dict[str, float]:
         """Seconds of each phase by its heading."""
-        settings = f"output_dir={self.folder}", f"seed={self.seed}", f"threads={self.threads}"
+        settings = [f"output_dir={self.folder}", f"seed={self.seed}", f"threads={self.threads}"]
+        if self.threads > 1:
+            settings.append("fused_adam=false")
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         log = self.folder / "log.txt"
         with log.open("a") as file:

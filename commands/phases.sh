@@ -1,8 +1,12 @@
 # Sourced by the quickstarts, which set name, the run's folder in $output/train, and evaluation.
 
-output=output # of all results, or what the quickstart's arguments say
+output=output   # folder of all results, or what the quickstart's arguments say
+machine=()      # their settings of place and machine, which are the evaluations', too
 for override in "$@"; do
-    if [[ $override == output_dir=* ]]; then output=${override#*=}; fi
+    case $override in
+    output_dir=*) output=${override#*=} machine+=("$override") ;;
+    threads=* | device=* | num_workers=*) machine+=("$override") ;;
+    esac
 done
 
 phase() { echo; echo "== $1 ($(date +%T)) =="; }
@@ -13,6 +17,6 @@ evaluate() {
     if find "$output/eval" -path "*_$1_*/metrics.json" -newer "$last" 2>/dev/null | grep -q .; then
         echo "done before"
     else
-        python evaluate.py "${evaluation[@]}" "output_dir=$output" eval_variant_name="$@"
+        python evaluate.py "${evaluation[@]}" "${machine[@]}" eval_variant_name="$@"
     fi
 }
