@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 
 from agents.base import Agent
+from agents.iql.iql import IQL
 from benchmarks.quickstart import Repetition
 from common.data.buffer import Buffer
 from common.data.draws import Draws
@@ -74,10 +75,11 @@ def learn(config: Config) -> tuple[Agent, Buffer]:
     observation = observe(config, world)
     buffer, normaliser = load_training_data(config, world, observation, CPU)
     agent = make_setup(config, world, observation, normaliser).agent
-    del agent.learners["subgoal"]
     draws = Draws(buffer, config.batch_size, config.seed, agent.wants)
     for step in range(1, UPDATES + 1):
-        agent.update(draws(step)[0], TensorDict())
+        batch, _ = draws(step)
+        agent.update_critics(batch)
+        IQL.update_policies(agent, batch, TensorDict())  # without the subgoals, which learn apart
     return agent, buffer
 
 
