@@ -33,7 +33,7 @@ def proportion(successes: Sequence[float]) -> Interval:
 
     Unlike the normal approximation it stays inside [0, 1] and is not empty at 0 or E successes.
     """
-    values = _checked(successes)
+    values = checked(successes)
     if not np.isin(values, (0.0, 1.0)).all():
         raise ValueError("a proportion needs values that are 0 or 1")
     count = int(values.sum())
@@ -46,15 +46,15 @@ def average(values: Sequence[float]) -> Interval:
 
     With one value the interval is that value: there is nothing to resample.
     """
-    values = _checked(values)
+    values = checked(values)
     mean = float(values.mean())
     if len(values) == 1:
         return Interval(mean, mean, mean, 1)
-    low, high = _bootstrap((values,), np.mean)
+    low, high = bootstrap((values,), np.mean)
     return Interval(mean, float(low), float(high), len(values))
 
 
-def _bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Any:
+def bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Any:
     """The percentile bootstrap's 95 % interval of a statistic, which has `low` and `high`."""
     return stats.bootstrap(
         samples,
@@ -67,7 +67,7 @@ def _bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarra
     ).confidence_interval
 
 
-def _checked(values: Sequence[float]) -> np.ndarray:
+def checked(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"expected a non-empty list of finite numbers, got {values!r}")

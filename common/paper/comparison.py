@@ -161,7 +161,7 @@ def rank(name: str, known: Mapping[str, str]) -> tuple[int, str]:
 
 
 def differ(titles: Iterable[str]) -> bool:
-    """Whether there are several, so that they have to be told."""
+    """True of several titles, which have to be told then."""
     return len(set(titles) - {NO_VARIANT}) > 1
 
 

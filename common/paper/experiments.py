@@ -44,7 +44,7 @@ class Scale:
     own: Mapping[str, Part]
 
     def overrides(self, script: str, name: str) -> list[str]:
-        """What is appended at this scale to the command EXPERIMENT[/AGENT[/VARIANT]]."""
+        """Overrides that follow the named command at this scale."""
         plain, scaled = settings(script, name), settings(script, name, self)
         changes = {key: value for key, value in scaled.items() if plain.get(key) != value}
         return as_overrides(changes | {"output_dir": self.output_dir, "data_dir": self.data_dir})
@@ -91,7 +91,8 @@ def settings(script: str, name: str, scale: Scale | None = None) -> dict[str, st
     from omegaconf import OmegaConf
 
     if name not in names(script):
-        raise UserError(f"there is no {name} in commands/{script}.sh, which lists its names alone")
+        hint = "without arguments it lists its names"
+        raise UserError(f"there is no {name} in commands/{script}.sh; {hint}")
     experiment, chosen, _ = (*name.split("/"), "", "")[:3]
     parts = _parts(script, name, scale)
     merged: dict[str, Any] = {}

@@ -230,7 +230,7 @@ def _training(run: Path | None) -> dict[str, Any]:
 
 
 def _changes(row: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
-    """How often an evaluation's first subgoals moved so many objects."""
+    """Episodes of an evaluation by the number of objects that their first subgoal moved."""
     if "entities_changed" in row and row["checkpoint"] == "last":
         changed = read_csv(folder / row["evaluation"] / "episodes.csv")["entities_changed"]
         for count, episodes in pd.Series(changed).value_counts().sort_index().items():

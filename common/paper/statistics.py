@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from common.evaluation.intervals import _bootstrap, _checked
+from common.evaluation.intervals import bootstrap, checked
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What several training runs of one method reached.
+    """Scores of several training runs of one method.
 
     Attributes:
         runs: how many there are.
@@ -35,7 +35,7 @@ def spread(experiments: Sequence[Sequence[float]]) -> Spread:
     each experiment, so it speaks of other training seeds and not of other experiments. With few
     runs it is as wide as they differ, which is less than the truth: three runs have ten resamples.
     """
-    strata = [_checked(scores) for scores in experiments]
+    strata = [checked(scores) for scores in experiments]
     scores = np.concatenate(strata)
     sd = float(scores.std(ddof=1)) if len(scores) > 1 else np.nan
     low, high = _stratified_interval(strata, _interquartile_mean)
@@ -52,7 +52,7 @@ def improvement(
     Both are runs' scores (R,) of the same experiments, in the same order; a tie counts one half,
     and experiments count alike (Agarwal et al. 2021). The interval is that of `spread`.
     """
-    strata = [_checked(scores) for scores in (*ours, *theirs)]
+    strata = [checked(scores) for scores in (*ours, *theirs)]
     count = len(ours)
     if count != len(theirs):
         raise ValueError(f"{count} experiments cannot be compared with {len(theirs)}")
@@ -92,5 +92,5 @@ def _stratified_interval(
             *(next(resampled) if len(s) > 1 else np.broadcast_to(s, (*shape, 1)) for s in strata)
         )
 
-    interval = _bootstrap(drawn, of_drawn)
+    interval = bootstrap(drawn, of_drawn)
     return float(interval.low), float(interval.high)

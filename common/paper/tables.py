@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _kept(folder: Path) -> bool:
-    """Whether a folder has the CSV files, not runs."""
+    """True of a folder with the CSV files, not runs."""
     return (folder / "runs.csv").is_file()
 
 

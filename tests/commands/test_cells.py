@@ -166,38 +166,34 @@ def test_ogbench_is_evaluated_as_it_does(name):
     assert config.max_episode_steps == TASKS[config.task].table.steps
 
 
-@pytest.mark.parametrize(
-    ("name", "cubes", "steps", "subgoals"),
-    [
-        ("ppp-state/ec-sgiql/1-cube", 1, 500, 16),
-        ("ppp-state/ec-sgiql/2-cubes", 2, 800, 28),
-        ("ppp-state/ec-sgiql", 3, 1000, 32),
-        ("ppp-state/ec-sgiql/4-cubes", 4, 1200, 40),
-        ("ppp-state/ec-sgiql/5-cubes", 5, 1500, 52),
-        ("ppp-state/ec-sgiql/6-cubes", 6, 2000, 72),
-        ("ppp-image/ec-sgiql/1-cube", 1, 500, 16),
-        ("ppp-image/ec-sgiql/2-cubes", 2, 800, 28),
-        ("ppp-image/ec-sgiql", 3, 1000, 32),
-        ("ppp-image/ec-sgiql/4-cubes", 4, 1200, 40),
-        ("ppp-image/ec-sgiql/5-cubes", 5, 1500, 52),
-        ("ppp-image/ec-sgiql/6-cubes", 6, 2000, 72),
-        ("stack-state/ec-sgiql/2-cubes", 2, 500, 16),
-        ("stack-state/ec-sgiql", 3, 1000, 32),
-        ("stack-state/ec-sgiql/two-stacks", 4, 1200, 40),
-    ],
-)
-def test_numbers_of_cubes(name, cubes, steps, subgoals):
-    method = evaluation(name)
+CUBES = [
+    *((f"ppp-{source}", *row) for source in ("state", "image") for row in (
+        ("/1-cube", 1, 500, 16),
+        ("/2-cubes", 2, 800, 28),
+        ("", 3, 1000, 32),
+        ("/4-cubes", 4, 1200, 40),
+        ("/5-cubes", 5, 1500, 52),
+        ("/6-cubes", 6, 2000, 72),
+    )),
+    ("stack-state", "/2-cubes", 2, 500, 16),
+    ("stack-state", "", 3, 1000, 32),
+    ("stack-state", "/two-stacks", 4, 1200, 40),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("experiment", "variant", "cubes", "steps", "subgoals"), CUBES)
+def test_numbers_of_cubes(experiment, variant, cubes, steps, subgoals):
+    method = evaluation(f"{experiment}/ec-sgiql{variant}")
     assert method.agent_settings.num_subgoals == subgoals
     assert method.agent_settings.n_diffusion_samples == 256
     assert method.agent_settings.value_competence_radius == -30
-    for config in (method, evaluation(name.replace("ec-sgiql", "ec-iql"))):
+    for config in (method, evaluation(f"{experiment}/ec-iql{variant}")):
         assert config.world.num_cubes == cubes
         assert config.max_episode_steps == steps
-        assert config.num_eval_episodes == (200 if "stack" in name else 100)
-        more = {4: 24, 5: 28, 6: 30} if "image" in name else {}
+        assert config.num_eval_episodes == (200 if "stack" in experiment else 100)
+        more = {4: 24, 5: 28, 6: 30} if "image" in experiment else {}
         assert config.dlp_post_training_num_kp == more.get(cubes, -1)
-    assert (method.world.mode == "task_stack") == ("two-stacks" in name)
+    assert (method.world.mode == "task_stack") == (variant == "/two-stacks")
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_a_world_without_quickstart_is_refused(project):
 
 @pytest.fixture
 def from_images(project) -> dict[str, list[list[str]]]:
-    """What the quickstart from images asks of each program, in the order of their first calls."""
+    """Arguments of each program of the quickstart from images, in the order of first calls."""
     found: dict[str, list[list[str]]] = {}
     for _, *words in calls(project, "quickstart_images.sh"):
         own = words[1:] if words[0] == "-m" else words

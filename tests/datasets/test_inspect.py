@@ -138,7 +138,7 @@ def test_verify_lists_every_damaged_file(tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in found] == [f"{s} episode {i}" for s, i in damaged]
     for line, (split, index) in zip(found, damaged, strict=True):
         assert str(episode_path(dataset.folder, split, index)) in line
-        assert "delete it and make that episode again with `python collect.py`" in line
+        assert "make that episode again with `python collect.py dataset_name=points`" in line
     intact = [i for i in range(10) if ("train", i) not in damaged]
     assert all(len(dataset.read_episode("train", i)["qpos"]) == 30 for i in intact)
 

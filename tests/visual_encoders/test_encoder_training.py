@@ -333,7 +333,7 @@ def test_two_processes_compute_the_gradients_of_one(overrides, noise_data, tmp_p
     assert len(moments) == len(list(VQVAETraining(alone.encoder_settings, 16).parameters()))
     for key in moments:
         assert torch.allclose(tensors[key], tensors2[key], rtol=1e-4, atol=1e-7), key
-    for name in ("train.csv", "valid"):
+    for name in ("train", "valid"):
         for row, row2 in zip(rows(one, name), rows(two, name), strict=True):
             assert row == pytest.approx(row2, rel=1e-4)
 

@@ -16,7 +16,7 @@ from agents.networks.entities import (
 )
 from agents.networks.families import make_networks
 from agents.networks.flat import MLPSettings
-from agents.networks.layers import Block, Linear
+from agents.networks.layers import PAIRWISE_LIMIT, Attention, Block, Linear
 from agents.observations.spec import ObservationSpec
 from common.foundation.errors import UserError
 from tests.helpers.networks import (
@@ -177,6 +177,37 @@ def test_subgoal_policy_is_equivariant_to_the_state_and_ignores_the_order_of_the
     network = randomise(EntitySubgoalPolicy(entities(7), SMALL))
     plain = network(obs, goal)
     assert torch.allclose(network(obs[:, p], goal[:, q]), plain[:, p], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("entities", [2, 9])  # below and above the limit of the pairwise form
+def test_attention_is_softmax_of_scaled_products(cross: bool, entities: int) -> None:
+    torch.manual_seed(0)
+    members, batch, width, heads = 2, 3, 16, 4
+    assert (entities**2 <= PAIRWISE_LIMIT) == (entities == 2)
+    layer = randomise(Attention(members, width, heads, cross, std=0.02))
+    x = torch.randn(members, entities, batch, width)
+    context = torch.randn(members, entities, batch, width) if cross else None
+    out = layer(x, context)
+    source = x if context is None else context
+    d = width // heads
+    for m in range(members):
+        if cross:
+            wq, wkv = layer.query.weight[m], layer.key_value.weight[m]
+            w = torch.cat([wq, wkv], dim=1)
+        else:
+            w = layer.query_key_value.weight[m]
+        for b in range(batch):
+            merged = torch.zeros(entities, width)
+            for h in range(heads):
+                cols = [slice(i * width + h * d, i * width + (h + 1) * d) for i in range(3)]
+                q, k, v = (
+                    src[m, :, b] @ w[:, c] for src, c in zip((x, source, source), cols, strict=True)
+                )
+                weights = torch.softmax(q @ k.T / d**0.5, dim=-1)
+                merged[:, h * d : (h + 1) * d] = weights @ v
+            expected = merged @ layer.out.weight[m]
+            assert torch.allclose(out[m, :, b], expected, atol=1e-5)
 
 
 def test_policy_value_and_critic_ignore_the_order_of_entities() -> None:

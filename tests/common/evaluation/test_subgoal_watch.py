@@ -56,9 +56,7 @@ def test_observations_without_positions_are_refused() -> None:
 
 
 def test_what_the_settings_ask_for_is_watched() -> None:
-    setup = setup_of()
-    assert watching(compose(TINY), setup) == {"counter": None, "tell": None}
-    asked = watching(
-        compose([*TINY, "subgoal_factor_eval=true", "sgiql.debug_subgoals=true"]), setup
-    )
+    assert watching(compose(TINY), setup_of()) == {"counter": None, "tell": None}
+    setup = setup_of("sgiql.debug_subgoals=true")
+    asked = watching(compose([*TINY, "subgoal_factor_eval=true"]), setup)
     assert isinstance(asked["counter"], EntityCounter) and callable(asked["tell"])

@@ -175,7 +175,7 @@ def test_the_newest_of_several_evaluations_counts(tmp_path):
 
 @pytest.mark.parametrize("kept", [False, True], ids=["runs", "csv"])
 def test_runs_of_several_machines_come_together_in_a_folder(tmp_path, kept):
-    """What is run again takes the old one's place, curve and all; what is not stays."""
+    """A run made again takes the old one's place, curve and all; others stay."""
     first, second, folder = (tmp_path / name for name in ("first", "second", "results"))
     for machine, successes, seeds in ((first, [1, 0], (0, 1)), (second, [1, 1], (1, 2))):
         for seed in seeds:

@@ -14,7 +14,7 @@ from common.tools import hub
 
 @pytest.fixture
 def sent(monkeypatch) -> dict[str, bytes]:
-    """What reaches the hub, by "KIND OWNER/NAME/PATH"."""
+    """Files that reach the hub, by "KIND OWNER/NAME/PATH"."""
     found: dict[str, bytes] = {}
 
     def commit(_, repo_id, operations, repo_type, **__):

@@ -1,4 +1,4 @@
-"""What is told of V, with values that are known."""
+"""The table of V(s, g), with values that are known."""
 
 import math
 from types import SimpleNamespace

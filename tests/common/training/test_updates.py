@@ -96,7 +96,7 @@ def test_auto_takes_two_processes_for_small_entity_networks_only(monkeypatch) ->
     """Of an agent and its networks as they are, whatever `arch_eit` says."""
     made = []
     monkeypatch.setattr(
-        "common.training.pipelined.PipelinedUpdates", lambda agent, *_: made.append(agent)
+        "common.training.engine.PipelinedUpdates", lambda agent, *_: made.append(agent)
     )
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     config = compose(["env_kwargs.manipobj.num_cubes=1"])
