@@ -20,7 +20,7 @@ SHOWN = 3  # losses that are described, of each fault
 
 @dataclass
 class Tally:
-    """How often one fault was tried, and how it ended.
+    """Tries of one fault, and their ends.
 
     Attributes:
         fault: what was done. tried: how often.
