@@ -50,8 +50,8 @@ BUDGETS = {  # lines of Python of folders with all that is in them; a budget may
     ("visual_encoders",): 3270,
     ("visual_encoders/dlp",): 1300,
     ("visual_encoders/vqvae",): 600,
-    ("benchmarks",): 1170,
-    ("tests",): 19860,
+    ("benchmarks",): 1370,
+    ("tests",): 19850,
 }
 
 
