@@ -121,8 +121,8 @@ class Loop(ABC):
         """
         rhythm = self.rhythm
         about = {"total": rhythm.steps, "initial": self.step, "unit": " updates"}
-        bar = tqdm(desc="train", disable=not self.team.is_main, **about)
         self.updates = self._make_updates()
+        bar = tqdm(desc="train", disable=not self.team.is_main, **about)
         with stop_on_signal() as received, contextlib.closing(self.updates), bar:
             self._evaluate_if_due(received)
             stopped_by = self._stopped_by(received)

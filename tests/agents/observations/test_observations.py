@@ -14,6 +14,7 @@ from common.foundation.errors import UserError
 from common.foundation.registry import IMAGE_KINDS, OBSERVATIONS
 from common.runs.loading import load_training_data
 from common.settings import config as settings
+from envs import make
 from tests.helpers.manipobj_worlds import make_world
 
 DRAWS = 20_000
@@ -120,7 +121,7 @@ def test_every_order_of_the_identities_is_equally_likely():
 
 def test_identities_stay_the_same_over_a_training_episode(tiny_config):
     config = tiny_config()
-    world = make_world(config)
+    world = make.make_world(config)
     observation = make_observation(config.obs, world)
     device = torch.device("cpu")
     buffer, normaliser = load_training_data(config, world, observation, device)
