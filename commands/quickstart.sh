@@ -16,8 +16,8 @@ fi
 # Each world: its task; its data; how far ahead its agent plans; its evaluations, and the episodes of
 # those during training. 200,000 and more transitions (the paper: millions). Short episodes hold about
 # one task each, so a later state says more about what was wanted. gamma is shorter than the paper's
-# 0.99, and R, the competence radius, that of 36 steps. After num_subgoals of 25 steps each, the goal
-# itself is pursued.
+# 0.99, and R, the competence radius, that of 36 steps. After num_subgoals of 25 steps each (the cube:
+# 10, which is all of an episode) the goal itself is pursued.
 #
 # How it learns: of the policy's first outputs 0.1 % of the change between states and goals is the
 # goal's where weights begin at 0.02 (as published, for larger networks), 45 % at 0.1. Critics err at
