@@ -25,7 +25,7 @@ WORLDS = {
     ),
 }
 ACTIONS = 5
-PRESET = (  # of commands/quickstart.sh
+PRESET = (  # of commands/quickstart.sh, as it began; the cube's now has eight heads
     "arch_eit.embed_dim=32",
     "arch_eit.h_dim=64",
     "arch_eit.n_head=4",

@@ -16,12 +16,13 @@ fi
 # Each world: its task; its data; how far ahead its agent plans; its evaluations, and the episodes of
 # those during training. 200,000 and more transitions (the paper: millions). Short episodes hold about
 # one task each, so a later state says more about what was wanted. gamma is shorter than the paper's
-# 0.99, and R, the competence radius, that of 36 steps. After num_subgoals of 25 steps each, the goal
-# itself is pursued.
+# 0.99, and R, the competence radius, that of 36 steps. After num_subgoals of 25 steps each (the cube:
+# 10, which is all of an episode) the goal itself is pursued.
 #
-# How it learns: from weights of 0.02 at the start (as published, for larger networks) a policy does
-# not see the goal for thousands of updates, from 0.1 at once. Critics err at first, so imitation leads
-# (alpha). `first` is what all worlds had before; scene and tetris still do, as their figures in README.
+# How it learns: of the policy's first outputs 0.1 % of the change between states and goals is the
+# goal's where weights begin at 0.02 (as published, for larger networks), 45 % at 0.1. Critics err at
+# first, so imitation leads (alpha). New subgoals move on a policy that stands still, so they come
+# often. `first` is what all worlds began with and the others keep, as their figures in README.
 first=(arch_eit.n_head=4 sgiql.alpha=1.0 eval_freq=7500)
 case $world in
 cube) # one cube, as in PPP-Cube
