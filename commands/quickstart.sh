@@ -22,7 +22,8 @@ fi
 # How it learns: of the policy's first outputs 0.1 % of the change between states and goals is the
 # goal's where weights begin at 0.02 (as published, for larger networks), 45 % at 0.1. Critics err at
 # first, so imitation leads (alpha). Subgoals every 10 steps: not shown to be better than every 25,
-# see docs/quickstart.md. `first` is what all worlds began with and the others keep, as their figures in README.
+# see docs/quickstart.md. `first` is what all worlds began with, and what the figures of the others
+# in docs/worlds.md rest on.
 first=(arch_eit.n_head=4 sgiql.alpha=1.0 eval_freq=7500)
 case $world in
 cube) # one cube, as in PPP-Cube
