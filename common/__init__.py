@@ -1,1 +1,1 @@
-"""What every part shares: configuration, buffer, training and evaluation loops, files."""
+"""Rooms that every part shares, from errors and files up to tables and tools."""

@@ -41,7 +41,7 @@ def prose(path: Path) -> str:
 
 
 def spans(path: Path) -> list[str]:
-    """What stands between backquotes, on one line each."""
+    """Texts between backquotes, on one line each."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(path))]
 
 

@@ -98,7 +98,7 @@ def golden_images() -> torch.Tensor:
 
 
 def golden_vectors() -> dict[str, torch.Tensor]:
-    """What the reference makes of the golden weights with 20 particles and the golden images."""
+    """Output of the reference for the golden weights with 20 particles and the golden images."""
     with np.load(FIXTURES / "dlp_golden.npz") as vectors:
         return {name: torch.from_numpy(np.asarray(vectors[name])) for name in vectors}
 
