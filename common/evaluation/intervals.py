@@ -68,6 +68,7 @@ def bootstrap(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray
 
 
 def checked(values: Sequence[float]) -> np.ndarray:
+    """The values as an array (N,); raises `ValueError` unless all are finite and N >= 1."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"expected a non-empty list of finite numbers, got {values!r}")
