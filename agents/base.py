@@ -100,6 +100,7 @@ class Agent(ABC):
         learning_only: parts of `state_dict` that acting does not read.
         shown: metrics beside the progress bar, by their label there.
         value_range: smallest and largest value that there can be; None if it estimates none.
+        learns_online: whether it learns from what it does, and not from a dataset.
         wants: its law of batches. batch_size: of an update; None is the setting of that name.
         pursues_subgoals: whether `pursued` may be other than the goal.
         explains: whether it tells of its decisions, see `Timestep.tell`.
@@ -113,6 +114,7 @@ class Agent(ABC):
     learning_only: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[dict[str, str]]
     value_range: tuple[float, float] | None = None
+    learns_online: ClassVar[bool] = False
     wants: Wants = Transitions()
     batch_size: int | None = None
     pursues_subgoals: bool = False

@@ -85,6 +85,10 @@ class Observation(ABC):
         """The normaliser for these rows (R, *shape) of training data."""
         return Normaliser.fit(obs)
 
+    def start(self, device: torch.device) -> Normaliser:
+        """The normaliser before there are data, which `Normaliser.merge` then adds."""
+        return Normaliser.start(self.shape[-1], device)
+
     def align(self, obs: Tensor, identities: Tensor) -> Tensor:
         """A generated observation with its rows in the order of `identities` (N,): (*shape)."""
         return obs
