@@ -34,6 +34,7 @@ class AgentContext:
         average: gives the mean of a tensor over the processes that share each batch; None = one
             process has it all.
         fused_adam: see `Learner`.
+        reward_range: smallest and largest reward. burst: updates between two stretches of acting.
     """
 
     spec: ObservationSpec
@@ -46,6 +47,8 @@ class AgentContext:
     device: torch.device
     average: Callable[[Tensor], Tensor] | None = None
     fused_adam: bool | str = "auto"
+    reward_range: tuple[float, float] = (-1.0, 0.0)
+    burst: int = 1
 
     def learner(
         self, network: nn.Module, lr: float | None = None, max_norm: float | None = None
@@ -76,6 +79,7 @@ class Timestep:
         explore: whether to act so that something is learned from it; False in evaluations.
         tell: is told, if somebody listens, of decisions in some of the rows: a heading and then a
             line for each of these rows.
+        episode: (R,) number of each episode in its run, from 0; None unless exploring.
     """
 
     obs: Tensor
@@ -85,6 +89,7 @@ class Timestep:
     generators: list[torch.Generator]
     explore: bool = False
     tell: Callable[[Tensor, list[str]], None] | None = None
+    episode: Tensor | None = None
 
 
 class Agent(ABC):

@@ -75,6 +75,7 @@ class World(ABC):
     headline: ClassVar[str] = "success"  # the metric of which more is better, above all others
     needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
     in_process: ClassVar[bool] = False  # whether a worker process costs more than its steps
+    reward_range: tuple[float, float] = (-1.0, 0.0)  # that agents bound their values by
 
     actions: ActionSpec
     state_dim: int

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "common.paper": [*BELOW_RUNS, "common.runs", "common.evaluation"],
     "common.tools": [*ROOMS],
 }
-FAMILIES = ("agents.iql", "agents.ecdiffuser")
+FAMILIES = ("agents.iql", "agents.ecdiffuser", "agents.ecrl")
 
 FILE_LINES = 300
 CORE = ("agents", *(f"common/{room}" for room in ["foundation", "settings", "data", "runs"]))

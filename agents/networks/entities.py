@@ -140,7 +140,8 @@ class EntityTrunk(EntityMixer):
             self.modulation = Linear(members, width, 2 * width, std=0.0)
         else:
             self.norm = LayerNorm(members, width)
-        self.head = MLP(members, (width, hidden, hidden, hidden), norm=conditioned, final_gelu=True)
+        widths = (width, hidden, hidden, hidden)
+        self.head = MLP(members, widths, norm=conditioned, final_activation=True)
 
     def forward(self, obs: Tensor, goal: Tensor, condition: Tensor | None = None) -> Tensor:
         x = self.mix(obs, goal, condition)

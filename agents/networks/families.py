@@ -12,7 +12,7 @@ line in `FAMILIES`. Letters: B batch, K members, A action size; observations are
 
 from dataclasses import dataclass
 
-from agents.networks import entities, flat
+from agents.networks import entities, flat, smorl, tokens
 from agents.networks.diffusion import FlatDiffuser, SubgoalDiffuser
 from agents.networks.entities import EITSettings
 from agents.networks.flat import MLPSettings, Pair
@@ -97,6 +97,47 @@ class FlatNetworks:
 
     def _pair(self, members: int) -> Pair:
         return Pair(members, self.spec.features)
+
+
+@dataclass(frozen=True)
+class TokenNetworks(EntityNetworks):
+    """ECRL's policy and critics on sets, see `agents.networks.tokens`; the two are ablations."""
+
+    goal_attention: bool = True
+    action_token: bool = True
+
+    def policy(self) -> tokens.SetPolicy:
+        return tokens.SetPolicy(self._trunk(1), self.action_dim, self.eit)
+
+    def critic(self, members: int) -> tokens.SetCritic:
+        trunk = self._trunk(members)
+        return tokens.SetCritic(trunk, self.action_dim, self.eit, self.action_token)
+
+    def _trunk(self, members: int) -> tokens.TokenTrunk:
+        return tokens.TokenTrunk(members, self.spec, self.eit, self.goal_attention)
+
+
+class SmorlNetworks(EntityNetworks):
+    """Policy and critics of one goal entity at a time, see `agents.networks.smorl`."""
+
+    def policy(self) -> tokens.SetPolicy:
+        trunk = smorl.SmorlTrunk(1, self.spec, self.eit)
+        return tokens.SetPolicy(trunk, self.action_dim, self.eit)
+
+    def critic(self, members: int) -> tokens.SetCritic:
+        trunk = smorl.SmorlTrunk(members, self.spec, self.eit)
+        return tokens.SetCritic(trunk, self.action_dim, self.eit)
+
+
+class PlainNetworks(FlatNetworks):
+    """ECRL's policy and critics without structure."""
+
+    def policy(self) -> flat.PlainPolicy:
+        return flat.PlainPolicy(self._pair(1), self.mlp.h_dim, self.action_dim)
+
+    def critic(self, members: int) -> flat.PlainCritic:
+        width = self.spec.features // self.spec.views
+        return flat.PlainCritic(self._pair(members), self.mlp.h_dim, self.action_dim, width)
 
 
 class ImageNetworks(FlatNetworks):

@@ -5,6 +5,7 @@ width, F features of a state and a goal taken together.
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,26 +40,32 @@ class Pair(nn.Module):
 
 
 class FlatHead(nn.Sequential):
-    """Four hidden layers of Linear, GELU (and LayerNorm if `norm`), then Linear to the output."""
+    """Hidden layers, of an MLP with these `options` after each, then Linear to the output."""
 
     def __init__(
-        self, members: int, fan_in: int, hidden: int, outputs: int, norm: bool = False
+        self,
+        members: int,
+        fan_in: int,
+        hidden: int,
+        outputs: int,
+        layers: int = HIDDEN_LAYERS,
+        **options: Any,
     ) -> None:
-        widths = (fan_in, *(hidden,) * HIDDEN_LAYERS)
-        super().__init__(
-            MLP(members, widths, norm=norm, final_gelu=True), Output(members, hidden, outputs)
-        )
+        widths = (fan_in, *(hidden,) * layers)
+        body = MLP(members, widths, final_activation=True, **options)
+        super().__init__(body, Output(members, hidden, outputs))
 
 
 class FlatNetwork(nn.Module):
     """Base of all of them: a head on a pair, and on so many `more` inputs."""
 
-    norm = False  # of the head
+    head_options: ClassVar[dict[str, Any]] = {}  # see `FlatHead`
 
     def __init__(self, pair: nn.Module, hidden: int, outputs: int = 1, more: int = 0) -> None:
         super().__init__()
         self.pair = pair
-        self.head = FlatHead(pair.members, pair.width + more, hidden, outputs, norm=self.norm)
+        inputs = pair.width + more
+        self.head = FlatHead(pair.members, inputs, hidden, outputs, **self.head_options)
 
 
 class FlatPolicy(FlatNetwork):
@@ -78,7 +85,7 @@ class FlatSubgoalPolicy(FlatNetwork):
 class FlatValue(FlatNetwork):
     """State value V(s, g): (B, S), (B, S) -> (B,)."""
 
-    norm = True
+    head_options: ClassVar[dict[str, Any]] = {"norm": True}
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         return self.head(self.pair(obs, goal)).squeeze(-1).squeeze(0)
@@ -87,8 +94,31 @@ class FlatValue(FlatNetwork):
 class FlatCritic(FlatNetwork):
     """K action values Q(s, a, g), K that of the pair: (B, S), (B, A), (B, S) -> (K, B)."""
 
-    norm = True
+    head_options: ClassVar[dict[str, Any]] = {"norm": True}
 
     def forward(self, obs: Tensor, action: Tensor, goal: Tensor) -> Tensor:
         action = action.expand(self.pair.members, -1, -1)
         return self.head(torch.cat([self.pair(obs, goal), action], dim=-1)).squeeze(-1)
+
+
+PLAIN = {"layers": 3, "activation": nn.ReLU}  # ECRL's networks without structure
+
+
+class PlainPolicy(FlatPolicy):
+    """ECRL's policy without structure."""
+
+    head_options: ClassVar[dict[str, Any]] = PLAIN
+
+
+class PlainCritic(FlatCritic):
+    """ECRL's critics without structure: of the action they see an embedding of `width` features."""
+
+    head_options: ClassVar[dict[str, Any]] = PLAIN
+
+    def __init__(self, pair: nn.Module, hidden: int, action_dim: int, width: int) -> None:
+        super().__init__(pair, hidden, more=width)
+        self.embed_action = MLP(pair.members, (action_dim, hidden, width), activation=nn.ReLU)
+
+    def forward(self, obs: Tensor, action: Tensor, goal: Tensor) -> Tensor:
+        embedded = self.embed_action(action.expand(self.pair.members, -1, -1))
+        return super().forward(obs, embedded, goal)

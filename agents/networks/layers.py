@@ -90,7 +90,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class MLP(nn.Sequential):
-    """Linear layers with GELU between them, optionally each GELU followed by a LayerNorm."""
+    """Linear layers with activations between them, each followed by a LayerNorm if `norm`."""
 
     def __init__(
         self,
@@ -99,13 +99,14 @@ class MLP(nn.Sequential):
         *,
         std: float | None = None,
         norm: bool = False,
-        final_gelu: bool = False,
+        final_activation: bool = False,
+        activation: type[nn.Module] = nn.GELU,
     ) -> None:
         layers: list[nn.Module] = []
         for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
             layers.append(Linear(members, fan_in, fan_out, std=std))
-            if i < len(widths) - 2 or final_gelu:
-                layers.append(nn.GELU())
+            if i < len(widths) - 2 or final_activation:
+                layers.append(activation())
                 if norm:
                     layers.append(LayerNorm(members, fan_out))
         super().__init__(*layers)
@@ -115,10 +116,12 @@ class Attention(nn.Module):
     """Multi-head attention, no bias in query, key, value and output projections.
 
     Without a context the set attends to itself and the three projections are one product. Groups
-    of entities (K, G, N, B, E) attend to each other like one set. `std` is that of initial weights.
+    of entities (K, G, N, B, E) attend to each other like one set. `std` as of `Linear`.
     """
 
-    def __init__(self, members: int, width: int, heads: int, cross: bool, std: float) -> None:
+    def __init__(
+        self, members: int, width: int, heads: int, cross: bool, std: float | None
+    ) -> None:
         super().__init__()
         self.heads = heads
         if cross:
@@ -134,8 +137,17 @@ class Attention(nn.Module):
         self.register_buffer("spread", spread, persistent=False)
         self.register_buffer("gather", spread.T / (width // heads) ** 0.5, persistent=False)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, rows: slice = ALL) -> Tensor:
-        """Gather for the entities, or groups, `rows` of x: (K, N', B, E) or (K, G', N, B, E)."""
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        rows: slice = ALL,
+        ignored: Tensor | None = None,
+    ) -> Tensor:
+        """Gather for the entities, or groups, `rows` of x: (K, N', B, E) or (K, G', N, B, E).
+
+        Nobody attends to the entities that are `ignored` (B, N or M); never all of a row's.
+        """
         asked = x[:, rows]
         if context is None:
             q, k, v = self.query_key_value(x.flatten(1, -3)).chunk(3, dim=-1)  # each (K, N, B, E)
@@ -144,15 +156,17 @@ class Attention(nn.Module):
             q = self.query(asked.flatten(1, -3))
             k, v = self.key_value(context).chunk(2, dim=-1)  # each (K, M, B, E)
         attend = self._pairwise if q.shape[1] * k.shape[1] <= PAIRWISE_LIMIT else self._batched
-        return self.out(attend(q, k, v)).view(asked.shape)
+        return self.out(attend(q, k, v, ignored)).view(asked.shape)
 
-    def _pairwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _pairwise(self, q: Tensor, k: Tensor, v: Tensor, ignored: Tensor | None) -> Tensor:
         """softmax(q k / sqrt(d)) v through elementwise products: (K, N, B, E)."""
         scores = (q[:, :, None] * k[:, None]) @ self.gather  # (K, N, M, B, heads)
+        if ignored is not None:
+            scores = scores.masked_fill(ignored.T[:, :, None], -torch.inf)
         weights = scores.softmax(dim=2) @ self.spread  # (K, N, M, B, E)
         return (weights * v[:, None]).sum(dim=2)
 
-    def _batched(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _batched(self, q: Tensor, k: Tensor, v: Tensor, ignored: Tensor | None) -> Tensor:
         """The same as one matrix product per row and head, for larger sets: (K, N, B, E).
 
         Members and batch are one axis, since torch has fused kernels for four axes only.
@@ -160,7 +174,8 @@ class Attention(nn.Module):
         members, heads = len(q), self.heads
         q, k, v = (t.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4) for t in (q, k, v))
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (K B, heads, N, d)
-        out = F.scaled_dot_product_attention(q, k, v).unflatten(0, (members, -1))
+        seen = None if ignored is None else ~ignored.repeat(members, 1)[:, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, seen).unflatten(0, (members, -1))
         return out.permute(0, 3, 1, 2, 4).flatten(-2)
 
 
@@ -169,7 +184,7 @@ class Block(nn.Module):
 
     Args:
         hidden: hidden widths of the MLP.
-        std: standard deviation of the initial weights; biases start at zero.
+        std: of initial weights, as of `Linear`. activation: of the MLP. eps: of plain LayerNorms.
         cross: attend to a context, which is normalised by its own LayerNorm.
         condition_std: `None` for plain LayerNorms; otherwise AdaLN, whose Linear(E, 6E) of the
             condition has weights of this standard deviation (0: gates start closed).
@@ -182,19 +197,21 @@ class Block(nn.Module):
         hidden: tuple[int, ...],
         heads: int,
         *,
-        std: float,
+        std: float | None,
         cross: bool = False,
         condition_std: float | None = None,
         dropout: float = 0.0,
+        activation: type[nn.Module] = nn.GELU,
+        eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.dropout = dropout
         self.attention = Attention(members, width, heads, cross, std)
-        self.mlp = MLP(members, (width, *hidden, width), std=std)
-        self.norm_context = LayerNorm(members, width) if cross else None
+        self.mlp = MLP(members, (width, *hidden, width), std=std, activation=activation)
+        self.norm_context = LayerNorm(members, width, eps) if cross else None
         if condition_std is None:
-            self.norm_attention = LayerNorm(members, width)
-            self.norm_mlp = LayerNorm(members, width)
+            self.norm_attention = LayerNorm(members, width, eps)
+            self.norm_mlp = LayerNorm(members, width, eps)
         else:
             self.modulation = Linear(members, width, 6 * width, std=condition_std)
         self.conditioned = condition_std is not None
@@ -205,22 +222,24 @@ class Block(nn.Module):
         context: Tensor | None = None,
         condition: Tensor | None = None,
         rows: slice = ALL,
+        ignored: Tensor | None = None,
     ) -> Tensor:
         """x (K, N, B, E), context (K, M, B, E) or None, condition (K, B, E) or None.
 
         Or in groups: x (K, G, N, B, E) with a condition (K, G, B, E) for each. Returns the entities
         or groups `rows` of x alone, of a block without context that has one condition for all,
-        which saves the rest.
+        which saves the rest. `ignored` as of `Attention`.
         """
         if context is not None:
             context = self.norm_context(context)
         if not self.conditioned:
-            x = x[:, rows] + self._drop(self.attention(self.norm_attention(x), context, rows))
+            attended = self.attention(self.norm_attention(x), context, rows, ignored)
+            x = x[:, rows] + self._drop(attended)
             return x + self._drop(self.mlp(self.norm_mlp(x)))
         # Six vectors per row, the same for all its entities: (K, 1, B, E) or (K, G, 1, B, E) each.
         parts = self.modulation(condition).unsqueeze(-3).chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
-        attended = self.attention(modulate(x, shift_a, scale_a), context, rows)
+        attended = self.attention(modulate(x, shift_a, scale_a), context, rows, ignored)
         x = torch.addcmul(x[:, rows], gate_a, self._drop(attended))
         return torch.addcmul(x, gate_m, self._drop(self.mlp(modulate(x, shift_m, scale_m))))
 

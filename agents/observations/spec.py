@@ -27,6 +27,11 @@ class ObservationSpec:
         return self.shape[-1]
 
     @property
+    def visibility(self) -> int | None:
+        """The feature of a particle that says how visible it is: the last explicit one."""
+        return self.explicit - 1 if self.explicit else None
+
+    @property
     def ordered(self) -> bool:
         """True if rows of two observations of an episode belong together; particles do not."""
         return self.explicit == 0

@@ -63,7 +63,7 @@ class Buffer:
     def bytes(self) -> int:
         """Memory that its tensors take."""
         tensors = (self.obs, self.action, *self.episodes, *self.reward_rows.values())
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(t.nbytes for t in tensors if t is not None)
 
     def sample(self, size: int, generator: torch.Generator, subgoal_steps: int = 1) -> Batch:
         """`size` transitions with goals, and subgoals so many steps ahead."""

@@ -19,10 +19,18 @@ from torch import Tensor
 
 
 class Episodes(NamedTuple):
-    """First row and number of rows of E episodes: (E,) integers each."""
+    """Extents of E episodes, in integers.
+
+    Attributes:
+        first: (E,) first row. length: (E,) number of rows.
+        own: (E,) row of the goal that each episode was played for, which is none of its rows.
+        moved: (M,) numbers of the episodes in which an object moved, ascending.
+    """
 
     first: Tensor
     length: Tensor
+    own: Tensor | None = None
+    moved: Tensor | None = None
 
 
 class Indices(NamedTuple):
@@ -95,7 +103,7 @@ class GoalLaw:
         self, shares: GoalShares, episodes: Episodes, drawn: tuple[Tensor, ...], u: Tensor
     ) -> Tensor:
         """Goal rows (B,) of what `_draw_states` drew; uniform u (3, B): kind, place, episode."""
-        (first, length), (episode, state, last) = episodes, drawn
+        first, length, (episode, state, last) = episodes.first, episodes.length, drawn
         if shares.geometric:  # inverse of the geometric law's cumulative probability
             steps = 1 + torch.floor(torch.log1p(-u[1]) / torch.log(torch.tensor(self.gamma)))
             future = torch.minimum(state + steps.long(), last)
@@ -109,6 +117,50 @@ class GoalLaw:
         return goal
 
 
+@dataclass(frozen=True)
+class HindsightLaw:
+    """Later states as goals, and the goals that episodes were played for (ECRL).
+
+    Attributes:
+        future: share of a batch whose goals are later states; the rest has its episodes' own.
+        moved: share of a batch that is drawn from episodes in which an object moved.
+    """
+
+    future: float
+    moved: float = 0.0
+
+    def transitions(self, episodes: Episodes, size: int, generator: torch.Generator) -> Indices:
+        """Rows of a batch: an episode uniformly, then one of its steps t.
+
+        Of states s_0 to s_H the last is never a goal. For the first int(future size) samples t is
+        uniform in 0..H-2, and the goal in t+1..H-1; for the others t is uniform in 0..H-1.
+        """
+        u = _uniform(4, size, episodes, generator)
+        episode = self._draw_episodes(episodes, u[:2])
+        first, goals = episodes.first[episode], episodes.length[episode] - 1  # H
+        hindsight = torch.arange(size, device=first.device) < int(self.future * size)
+        t = (u[2] * (goals - hindsight.long())).long()
+        goal = first + t + 1 + (u[3] * (goals - 1 - t)).long()
+        if episodes.own is not None:
+            goal = torch.where(hindsight, goal, episodes.own[episode])
+        return Indices(first + t, goal, goal, goal)
+
+    def _draw_episodes(self, episodes: Episodes, u: Tensor) -> Tensor:
+        episode = (u[0] * len(episodes.first)).long()
+        if not self.moved or episodes.moved is None or not len(episodes.moved):
+            return episode
+        among = episodes.moved[(u[0] * len(episodes.moved)).long()]
+        return torch.where(u[1] < self.moved, among, episode)
+
+    def problem(self, episodes: Episodes, section: str) -> str | None:
+        """The reason, with the keys of `section`, why episodes do not have what it draws."""
+        if episodes.own is None and self.future < 1:
+            return f"these episodes have no goals of their own; set {section}.p_hindsight=1"
+        if episodes.moved is None and self.moved:
+            return f"of these episodes nobody knows what moved; set {section}.moved_share=0"
+        return None
+
+
 def draw_pairs(
     episodes: Episodes, size: int, apart: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -116,7 +168,7 @@ def draw_pairs(
 
     In shorter episodes the second is the last state.
     """
-    first, length = episodes
+    first, length = episodes.first, episodes.length
     u = _uniform(2, size, episodes, generator)
     episode = (u[0] * len(length)).long()
     apart = (length[episode] - 1).clamp(max=apart)
@@ -132,7 +184,7 @@ def _uniform(count: int, size: int, episodes: Episodes, generator: torch.Generat
 
 def _draw_states(episodes: Episodes, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Episodes, rows in them, and the last rows of their cuts (B,), from uniform u (3, B)."""
-    first, length = episodes
+    first, length = episodes.first, episodes.length
     episode = (u[0] * len(length)).long()
     start = first[episode] + (u[1] < 0.5)
     span = length[episode] - 1  # rows of the cut

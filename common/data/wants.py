@@ -7,6 +7,7 @@ import torch
 
 from common.data.batches import Batch, Tree, Windows
 from common.data.buffer import Buffer
+from common.data.goals import HindsightLaw
 
 
 class Wants(Protocol):
@@ -32,6 +33,17 @@ class Transitions:
 
     def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
         return buffer.sample(size, generator, self.subgoal_steps or 1)
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """Transitions with one goal each, of the law; values and policies share it."""
+
+    law: HindsightLaw
+    rewards: ClassVar[bool] = True
+
+    def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
+        return buffer.gather(self.law.transitions(buffer.episodes, size, generator))
 
 
 @dataclass(frozen=True)

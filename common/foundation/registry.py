@@ -11,6 +11,7 @@ AGENTS = {
     "hiql": "agents.iql.hiql:HIQL",
     "sgiql": "agents.iql.sgiql:SGIQL",
     "ecdiffuser": "agents.ecdiffuser.ecdiffuser:ECDiffuser",
+    "td3": "agents.ecrl.td3:TD3",
 }
 OBSERVATIONS = {
     "state": "agents.observations.states:FlatState",

@@ -27,7 +27,7 @@ def save_checkpoint(
     extra: dict[str, Any],
 ) -> None:
     """Write everything that a run needs to go on, and all that evaluation needs, to one file."""
-    normaliser = {"mean": setup.normaliser.mean, "var": setup.normaliser.var}
+    normaliser = setup.normaliser.state
     nested = {"agent": setup.agent.state_dict(), "normaliser": normaliser, "trainer": trainer}
     tensors, structure = files.flatten(nested)
     meta = {"config": config.raw, "step": step, "extra": extra, "structure": structure}

@@ -57,6 +57,7 @@ def make_setup(
         grad_clip_norm=config.grad_clip_norm,
         device=normaliser.mean.device,
         average=average,
+        reward_range=world.reward_range if config.reward == "env" else (-1.0, 0.0),
         fused_adam=config.fused_adam,
     )
     torch.manual_seed(config.seed)  # of the initial parameters

@@ -74,7 +74,7 @@ def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -
 
 def _starts(buffer: Buffer, distance: int, generator: torch.Generator) -> Tensor:
     """Rows (PAIRS,) whose episodes go on for `distance` steps."""
-    first, length = buffer.episodes
+    first, length = buffer.episodes[:2]
     long_enough = (length > distance).nonzero()[:, 0]
     episode = long_enough[torch.randint(len(long_enough), (PAIRS,), generator=generator)]
     room = length[episode] - distance

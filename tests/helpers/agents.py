@@ -28,6 +28,7 @@ SMALLER = {  # than in `config.yaml`, or faster
         **{"ema_decay": 0.9, "ema_every": 3, "ema_start": 4},
     },
 }
+SMALLER["td3"] = {"h_dim": 24, "tau": 0.1, "target_period": 1, "random_episodes": 2}
 SMALLER["sgiql"] = SMALLER["hiql"] | {"n_diffusion_steps": 5, "n_diffusion_samples": 8}
 CPU = torch.device("cpu")
 
