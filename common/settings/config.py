@@ -151,7 +151,9 @@ def parse(raw: Mapping[str, Any]) -> Config:
     _check_task(checked)
     world = world_class(checked.task)
     _check_together(checked, world.eval_tasks)
-    own = {k: v for k, v in world.defaults(checked.task).items() if getattr(checked, k) is None}
+    section = getattr(checked.env_kwargs, world.section)
+    defaults = world.defaults(checked.task, section)
+    own = {key: value for key, value in defaults.items() if getattr(checked, key) is None}
     checked = dataclasses.replace(checked, **own)
 
     def part(cls: type, section: Any = checked) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
         encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
         encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
-        world=getattr(checked.env_kwargs, world.section),
+        world=section,
         agent_settings=getattr(checked, checked.agent),
         eval_tasks=checked.eval_task_ids if world.eval_tasks else (),
         raw=dataclasses.asdict(checked),
