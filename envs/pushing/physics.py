@@ -116,7 +116,7 @@ def _describe(scene: rules.Scene, num_objects: int, width: int, height: int) -> 
     foot, torsion = BLOCK_FOOT if scene.blocks else CUBE_FOOT
     boxes = "".join(_box((*center, 0.0), size) for center, size in parts(scene))
     bottom = 0.003 - rest_height(scene)
-    walls = rules.CORRIDOR_WALLS if scene.corridor else ()
+    walls = rules.WALLS if scene.corridor else ()
     return MODEL.format(
         width=max(width, 640),
         height=max(height, 480),

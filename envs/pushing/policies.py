@@ -78,31 +78,36 @@ class ScriptedPusher(RandomPolicy):
         """Return the displacement (2,) that comes next in pushing a cube of (N, 2) to its goal."""
         cube, error = cubes[target], self._goal(target) - cubes[target]
         along = int(abs(error).argmax())
-        if self._env.law.scene.corridor and abs(error[1]) > self.aligned / 2:
-            along = 1  # it has to be in front of the corridor first
+        boxes = np.stack((cubes, np.full_like(cubes, rules.CUBE / 2)), axis=1)
+        if self._env.law.scene.corridor:
+            walls = np.array([(center, np.array(size[:2]) / 2) for center, size in rules.WALLS])
+            boxes = np.concatenate((boxes, walls))
+            if cube[0] < rules.CORRIDOR_X - rules.CUBE / 2 and abs(error[1]) > self.aligned / 2:
+                along = 1  # it has to be in front of the corridor first
         way = np.zeros(2)
         way[along] = np.sign(error[along])
         reach = rules.CUBE / 2 + TIP[along] / 2  # between the centres when they touch
         gap, aside = (cube - pusher) @ way, abs(pusher - cube)[1 - along]
         if aside < self.aligned and gap > 0.9 * reach:
             return cube + way * (abs(error[along]) - reach) - pusher
-        keep = rules.CUBE / 2 + np.array(TIP[:2]) / 2 + self.clearance / 2
+        boxes[:, 1] += np.array(TIP[:2]) / 2 + self.clearance / 2
         behind = cube - way * (reach + self.clearance)
-        return next_point(pusher, behind, cubes, keep, self.clearance / 2) - pusher
+        return next_point(pusher, behind, boxes, self.clearance / 2) - pusher
 
 
 def next_point(
-    start: np.ndarray, end: np.ndarray, cubes: np.ndarray, keep: np.ndarray, clearance: float
+    start: np.ndarray, end: np.ndarray, boxes: np.ndarray, clearance: float
 ) -> np.ndarray:
-    """Return where the shortest way between two points (2,) round all cubes (N, 2) goes first.
+    """Return where the shortest way between two points (2,) round all `boxes` goes first.
 
-    Ways lead over the corners of the boxes |x, y| < `keep` (2,) around cubes, a little outside.
+    Boxes (K, 2, 2) are centres and half sizes; ways lead over their corners, a little outside.
     """
-    corners = cubes[:, None] + (keep + clearance) * CORNERS
+    centers, halves = boxes.swapaxes(0, 1)
+    corners = centers[:, None] + (halves[:, None] + clearance) * CORNERS
     nodes = np.concatenate(([start, end], corners.reshape(-1, 2)))
     step = nodes - nodes[:, None]
     samples = nodes[:, None, None] + np.linspace(0, 1, SAMPLES)[:, None] * step[:, :, None]
-    inside = (abs(samples[..., None, :] - cubes) < keep).all(-1).any(-1).mean(-1)
+    inside = (abs(samples[..., None, :] - centers) < halves).all(-1).any(-1).mean(-1)
     lengths = np.linalg.norm(step, axis=-1) * (1 + INSIDE * inside)
     _, before = dijkstra(lengths, indices=0, return_predecessors=True)
     node = 1

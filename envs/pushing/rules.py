@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     Array = TypeVar("Array", np.ndarray, Tensor)
 
 CUBE = 0.035  # edge
-CORRIDOR_WALLS = (  # centre (x, y) and size (x, y, z)
+CORRIDOR_X = 0.12  # where the walls begin
+WALLS = (  # centre (x, y) and size (x, y, z)
     ((0.18, 0.0675), (0.12, 0.08, 0.025)),
     ((0.18, -0.0675), (0.12, 0.08, 0.025)),
     ((0.245, 0.0), (0.01, 0.215, 0.025)),
@@ -113,9 +114,9 @@ def _free(rng: np.random.Generator, box: np.ndarray, taken: np.ndarray, d: float
 
 def before_walls(poses: np.ndarray) -> np.ndarray:
     """Return poses (N, 3) of cubes, those that overlap a side wall moved back to touch it."""
-    (x, y), (length, width, _) = CORRIDOR_WALLS[0]
+    (_, y), (_, width, _) = WALLS[0]
     beside = abs(abs(poses[:, 1]) - y) < (width + CUBE) / 2
-    back = np.where(beside, x - (length + CUBE) / 2, np.inf)
+    back = np.where(beside, CORRIDOR_X - CUBE / 2, np.inf)
     return np.column_stack((np.minimum(poses[:, 0], back), poses[:, 1:]))
 
 
