@@ -79,7 +79,7 @@ class Timestep:
         explore: whether to act so that something is learned from it; False in evaluations.
         tell: is told, if somebody listens, of decisions in some of the rows: a heading and then a
             line for each of these rows.
-        episode: (R,) number of each episode in its run, from 0; None unless exploring.
+        episode: (R,) number of each episode in its run, from 0.
     """
 
     obs: Tensor

@@ -162,6 +162,7 @@ class Player:
         episodes = list(begun.values())
         goals = [episode.goal for episode in episodes]
         seen = self._observe([episode.raw for episode in episodes], episodes)
+        numbers = torch.tensor([episode.index for episode in episodes], device=self._device)
         timestep = Timestep(
             self._normalised(seen),
             None if goals[0] is None else torch.stack(goals),
@@ -169,6 +170,7 @@ class Player:
             torch.stack([episode.memory for episode in episodes]),
             [episode.generator for episode in episodes],
             explore=self.recorder is not None,
+            episode=numbers,
             tell=self.tell and partial(self._tell, episodes),
         )
         actions, memory = self.agent.act(timestep)

@@ -152,14 +152,16 @@ def parse(raw: Mapping[str, Any]) -> Config:
     check_task(checked)
     world = world_class(checked.task)
     check_together(checked, world.eval_tasks)
-    own = {k: v for k, v in world.defaults(checked.task).items() if getattr(checked, k) is None}
+    section = getattr(checked.env_kwargs, world.section)
+    defaults = world.defaults(checked.task, section)
     if learns_online(checked.agent):
         if checked.train_dataset_name:
             raise SettingError(
                 f"agent={checked.agent} learns from what it does itself, not from "
                 f"train_dataset_name={checked.train_dataset_name}; leave that out"
             )
-        own.pop("train_dataset_name", None)
+        defaults.pop("train_dataset_name", None)
+    own = {key: value for key, value in defaults.items() if getattr(checked, key) is None}
     checked = dataclasses.replace(checked, **own)
 
     def part(cls: type, section: Any = checked) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def parse(raw: Mapping[str, Any]) -> Config:
         encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
         encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
-        world=getattr(checked.env_kwargs, world.section),
+        world=section,
         agent_settings=getattr(checked, checked.agent),
         eval_tasks=checked.eval_task_ids if world.eval_tasks else (),
         raw=dataclasses.asdict(checked),
