@@ -104,6 +104,7 @@ class Trainer(Loop):
     def _restore(self) -> None:
         checkpoint = load_checkpoint(self.last)
         restore_agent(self.setup, checkpoint)
+        self.setup.normaliser.restore(checkpoint.state["normaliser"])
         state = checkpoint.state["trainer"]
         self.step = checkpoint.step
         self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]
