@@ -87,11 +87,11 @@ class Player:
     normaliser: Normaliser
     world: World
     seed: int
-    tasks: Sequence[int]
-    films: int
-    frame_skip: int
-    counter: EntityCounter | None
-    tell: Callable[[str], None] | None
+    tasks: Sequence[int] = ()
+    films: int = 0
+    frame_skip: int = 1
+    counter: EntityCounter | None = None
+    tell: Callable[[str], None] | None = None
     live: dict[int, _Episode] = field(default_factory=dict)  # by slot
     rows: dict[int, dict[str, float | int]] = field(default_factory=dict)  # by episode
     clips: dict[int, Clip] = field(default_factory=dict)

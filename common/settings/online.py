@@ -34,6 +34,7 @@ class OnlineSettings:
     updates_per_step: float = setting(above=0)
     warmup_episodes: int = setting(low=0)
     replay_transitions: int = setting(low=1)
+    overlap: bool = setting()
 
     def schedule(self, episode_steps: int) -> Schedule:
         """Cycles in a world whose episodes have at most so many steps.

@@ -4,165 +4,122 @@ Acting and learning alternate as the number of the update says: before update k,
 steps exist as the schedule asks for. So an online run is a pure function of its settings, too.
 """
 
-import contextlib
 import copy
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from common.data.replay import Replay
-from common.evaluation.environments import EnvPool
-from common.evaluation.player import Player, Recording
-from common.evaluation.rounds import Rounds
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
-from common.foundation.pool import Patience
-from common.foundation.processes import available_cores
 from common.runs.loading import goal_law
-from common.runs.setup import Setup
+from common.runs.setup import Setup, schedule_of
 from common.settings.config import Config
-from common.training.recorded import Rows, episode_columns, replay_rows, stored_columns
+from common.training.acting import Actor, Episode
+from common.training.recorded import Rows, replay_rows
 from common.training.source import Source
 from common.training.team import Team
-from datasets.recording import GrowingDataset
 from envs.base import GoalWorld, World
 
-# Episodes that are learned from differ from those of evaluations with the same seed.
-ACTING_STREAM = 2 << 32
 RECENT = 100  # episodes whose mean is shown
-
-Stopped = Callable[[], bool]
 
 
 class Experience(Source):
-    """Acts in many environments at once and fills the replay, as the schedule asks for.
+    """Cycles of acting that fill the replay, as the schedule asks for.
 
-    All episodes are kept as a dataset in the run's folder, from which the replay is filled again
-    when the run goes on; running ones are then repeated from their seeds and actions. The main
-    process of a team acts, the others are given its episodes.
+    The agent that plays a cycle is the one that is there when the cycle begins: after the updates
+    of the one before or, if acting and learning `overlap`, before them. All episodes are kept as a
+    dataset in the run's folder, from which the replay is filled again when the run goes on. The
+    main process of a team acts, the others are given its episodes.
 
     Attributes:
-        cycles: that were played. finished: episodes that ended. started: episodes that began.
-        env_steps: environment steps so far. merged: episodes that the normaliser knows.
+        cycles: that are learned from. episodes: of them.
     """
 
     def __init__(
         self, config: Config, setup: Setup, replay: Replay, folder: Path, team: Team
     ) -> None:
-        self.config, self.setup, self.replay, self.team = config, setup, replay, team
+        self.setup, self.replay, self.team = setup, replay, team
         self.world = copy.copy(setup.world)
         self.world.max_episode_steps = config.online.max_episode_steps or setup.world.learning_steps
-        self.schedule = config.online.schedule(self.world.max_episode_steps)
-        self.cycles = self.finished = self.started = self.env_steps = self.merged = self.rows = 0
+        self.schedule = schedule_of(config, setup.world)
+        self.actor = Actor(config, setup, self.world, folder)
+        self.cycles = self.episodes = self.rows = 0
         self._recent: deque[float] = deque(maxlen=RECENT)
-        self._fresh: list[Rows] = []  # episodes that the team does not have yet
-        self._running: dict[int, dict[str, Any]] = {}  # states to restore, by slot
-        self._rounds: Rounds | None = None
-        self._pool = contextlib.ExitStack()
-        columns = stored_columns(setup.observation, self.world)
-        about = {"command": f"the training in {folder}", "seed": config.seed}
-        longest = self.world.max_episode_steps + 1
-        self.dataset = GrowingDataset(folder / "experience", self.world, columns, longest, about)
+        self._overlap = config.online.overlap
+        self._thread = ThreadPoolExecutor(1)
+        self._ahead: Future[bool] | None = None  # the next cycle, if it is being played
+        if self._overlap and team.device.type == "cpu" and torch.get_num_threads() > 1:
+            raise UserError("online.overlap=true on the CPU needs threads=1, and one more core")
 
     # --- acting ------------------------------------------------------------------------------
 
-    def provide(self, step: int, stopped: Stopped = lambda: False) -> bool:
-        due = self.schedule.cycles(step)
-        if self.cycles == due:
-            return True
-        total = (due - self.cycles) * self.schedule.cycle
-        hidden = not self.team.is_main or due - self.cycles == 1
+    def provide(self, step: int, stopped: Callable[[], bool]) -> bool:
+        missing = self.schedule.cycles(step) - self.cycles
+        total, hidden = missing * self.schedule.cycle, missing < 2 or not self.team.is_main
         with tqdm(total=total, desc="acting", unit=" steps", leave=False, disable=hidden) as bar:
-            while self.cycles < due:
-                if not self._play_cycle(stopped, bar):
+            for _ in range(missing):
+                complete = self.team.is_main and self._play(stopped, bar.update)
+                if not self.team.largest(int(complete)):
                     return False
+                self._take_in()
+                if self._overlap and self.team.is_main:
+                    self._play_ahead()
         return True
 
-    def _play_cycle(self, stopped: Stopped, bar: tqdm) -> bool:
-        """Play to the end of a cycle, unless it is `stopped` before."""
-        end = (self.cycles + 1) * self.schedule.cycle
-        if self.team.is_main:
-            rounds = self._open()
-            while self.env_steps < end and not stopped():
-                before = self.env_steps
-                for slot in rounds.play():
-                    self._start(slot)
-                self.env_steps = rounds.player.env_steps
-                bar.update(self.env_steps - before)
-        self.env_steps = self.team.largest(self.env_steps)
-        self._share()
-        if self.env_steps < end:
-            return False
-        self.cycles += 1
-        self._merge()
-        return True
+    def _play(self, stopped: Callable[[], bool], tell: Callable[[int], Any]) -> bool:
+        """Play to the end of the next cycle, unless it is `stopped` before."""
+        if self._ahead:
+            complete, self._ahead = self._ahead.result(), None
+            return complete
+        return self.actor.play(self.setup.agent, self._end, stopped, tell)
 
-    def _open(self) -> Rounds:
-        """The environments, with the running episodes where they were."""
-        if self._rounds is None:
-            config, count = self.config, self.config.online.envs_per_cycle
-            patience = Patience(config.worker_timeout, config.worker_retries)
-            size = count, config.num_workers or available_cores()
-            pixels = self.setup.observation.pixels
-            pool = self._pool.enter_context(EnvPool(self.world, *size, pixels, patience))
-            setup = self.setup
-            seen = setup.agent, setup.observation, setup.normaliser, self.world
-            player = Player(*seen, self._seed, (), 0, 1, None, None, recorder=self._store)
-            self._rounds = Rounds(player, pool)
-            begun = {slot: own for slot, own in self._running.items() if own["begun"]}
-            self._rounds.restore(begun)
-            player.env_steps = self.env_steps
-            for slot in range(count):
-                if slot not in self._running:
-                    self._start(slot)
-                elif slot not in begun:
-                    self._rounds.start(slot, self._running[slot]["index"])
-        return self._rounds
+    def _play_ahead(self) -> None:
+        """Begin the next cycle beside the updates, with the agent as it is before them."""
+        agent = copy.deepcopy(self.setup.agent)
+        self._ahead = self._thread.submit(self.actor.play, agent, self._end, lambda: False)
 
     @property
-    def _seed(self) -> int:
-        return self.config.seed + ACTING_STREAM
+    def _end(self) -> int:
+        """Environment steps at the end of the next cycle."""
+        return (self.cycles + 1) * self.schedule.cycle
 
-    def _start(self, slot: int) -> None:
-        self._rounds.start(slot, self.started)
-        self.started += 1
+    def _take_in(self) -> None:
+        """Begin to learn from the cycle that was played."""
+        ended, self.actor.ended = self.actor.ended, []
+        for columns, facts in ended:
+            self._recent.append(float(facts["headline"]))
+            self.rows += len(columns["actions"])
+        new = [self._rows(episode) for episode in ended]
+        for i in range(self.team.largest(len(new))):
+            self.replay.add(*self._send(new[i] if new else None))
+            self.episodes += 1
+        self.cycles += 1
+        if new := self.team.largest(len(new)):
+            self._merge(new)
 
-    def _store(self, recording: Recording) -> None:
-        """Keep an episode that ended, on disk and in the replay."""
-        columns, facts = episode_columns(recording, self.setup.observation, self.world)
-        self.dataset.write(self.finished, columns, facts)
-        self._recent.append(float(recording.metrics[self.world.headline]))
-        self._add(columns, facts)
-        self.finished += 1
+    def _rows(self, episode: Episode) -> Rows:
+        return replay_rows(*episode, self.setup.observation, self.world, self.actor.seed)
 
-    def _add(self, columns: Mapping[str, np.ndarray], facts: Mapping[str, np.ndarray]) -> None:
-        """Put an episode into the replay."""
-        episode = replay_rows(columns, facts, self.setup.observation, self.world, self._seed)
-        self.replay.add(*episode)
-        self.rows += len(columns["actions"])
-        if self.team.size > 1:
-            self._fresh.append(episode)
+    def _merge(self, new: int) -> None:
+        """Tell the normaliser of the newest episodes."""
+        normaliser = self.setup.normaliser
+        if normaliser.scales:
+            normaliser.merge(self.replay.raw(new).to(normaliser.mean.device))
+            self.actor.renormalise()
 
-    def _share(self) -> None:
-        """Give the other processes of the team the main one's new episodes."""
-        fresh, self._fresh = self._fresh, []
-        for i in range(self.team.largest(len(fresh)) if self.team.size > 1 else 0):
-            episode = fresh[i] if fresh else None
-            own = self._broadcast(episode)
-            if episode is None:
-                self.replay.add(*own)
-                self.finished += 1
-
-    def _broadcast(self, episode: Rows | None) -> Rows:
-        """An episode of the main process, in all."""
+    def _send(self, episode: Rows | None) -> Rows:
+        """An episode of the main process, in all of the team."""
         replay, team = self.replay, self.team
+        if team.size == 1:
+            return episode
         obs, action, columns, *numbers = episode or (None, None, {}, 0, False)
         total = team.largest(0 if obs is None else len(obs))
 
@@ -177,62 +134,50 @@ class Experience(Source):
         length, moved = map(team.largest, map(int, numbers))
         return send(replay.obs, obs), send(replay.action, action), rows, length, bool(moved)
 
-    def _merge(self) -> None:
-        """Tell the normaliser of the episodes since the last cycle."""
-        normaliser, new = self.setup.normaliser, self.finished - self.merged
-        if normaliser.scales and new:
-            normaliser.merge(self.replay.raw(new).to(normaliser.mean.device))
-            if self._rounds:
-                self._rounds.player.renormalise()
-        self.merged = self.finished
-
     # --- records -----------------------------------------------------------------------------
 
     @property
     def progress(self) -> int:
-        return self.env_steps
+        return self.actor.env_steps
 
     def counts(self) -> dict[str, float]:
-        return {"env_steps": self.env_steps, "episodes": self.finished}
+        return {"env_steps": self.cycles * self.schedule.cycle, "episodes": self.episodes}
 
     def figures(self) -> dict[str, float]:
         recent = sum(self._recent) / max(len(self._recent), 1)
         return self.counts() | {f"explore/{self.world.headline}": recent}
 
     def state_dict(self) -> dict[str, Any]:
-        self.dataset.publish(self.finished, self.rows)
-        running = self._running
-        if self._rounds:
-            player = self._rounds.player
-            running = {slot: player.state_of(slot) for slot in player.live}
-        return {
-            "counts": [self.cycles, self.finished, self.started, self.env_steps, self.merged],
-            "rows": self.rows,
-            "recent": list(self._recent),
-            "running": running,
-        }
+        """Also waits for a cycle that is being played: what it has done is part of the state."""
+        if self._ahead:
+            self._ahead.result()
+        self.actor.dataset.publish(self.episodes, self.rows)
+        counts = [self.cycles, self.episodes, self.rows]
+        state = {"counts": counts, "recent": list(self._recent), "ahead": self._ahead is not None}
+        return state | {"actor": self.actor.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.cycles, self.finished, self.started, self.env_steps, self.merged = state["counts"]
+        self.cycles, self.episodes, self.rows = state["counts"]
         self._recent.extend(state["recent"])
-        self._running = state["running"]
-        for index in range(self._oldest(), self.finished):
-            self._add(*self.dataset.read(index))
-        self.rows = state["rows"]
-        self._fresh.clear()
+        self.actor.load_state_dict(state["actor"])
+        for index in range(self._oldest(), self.episodes):
+            self.replay.add(*self._rows(self.actor.dataset.read(index)))
+        if state["ahead"]:
+            self._ahead = Future()
+            self._ahead.set_result(True)
 
     def _oldest(self) -> int:
         """The oldest episode that the replay has room for."""
         room, own = len(self.replay.action), int(isinstance(self.world, GoalWorld))
-        for index in reversed(range(self.finished)):
-            room -= self.dataset.length(index) + own
+        for index in reversed(range(self.episodes)):
+            room -= self.actor.dataset.length(index) + own
             if room < 0:
                 return index + 1
         return 0
 
     def close(self) -> None:
-        self._pool.close()
-        self._rounds = None
+        self._thread.shutdown()
+        self.actor.close()
 
 
 def make_replay(config: Config, setup: Setup) -> Replay:

@@ -54,8 +54,12 @@ def episode_columns(
         world.state_column: np.stack(recording.states),
         observed_column(observation): np.stack([np.asarray(row) for row in recording.rows]),
     }
-    moved = recording.metrics.get("interaction_rate", 1.0) > 0
-    facts = {"index": np.array(recording.index), "moved": np.array(moved)}
+    metrics = recording.metrics
+    facts = {
+        "index": np.array(recording.index),
+        "moved": np.array(metrics.get("interaction_rate", 1.0) > 0),
+        "headline": np.array(metrics[world.headline]),
+    }
     if recording.goal is not None:
         facts |= {"goal": np.asarray(recording.goal), "goal_state": recording.goal_state}
     return columns, facts

@@ -1,4 +1,4 @@
-"""Acting as a source of data: its schedule, what it leaves behind, and going on to the same bits."""
+"""Acting as a source of data: its schedule, its traces, and going on to the same bits."""
 
 from pathlib import Path
 
@@ -108,8 +108,10 @@ def assert_same(one: Run, other: Run) -> None:
     assert one.source.counts() == other.source.counts()
     for name, own in one.setup.normaliser.state.items():
         assert torch.equal(own, other.setup.normaliser.state[name]), name
-    for index in range(one.source.finished):
-        for own, theirs in zip(*(r.source.dataset.read(index) for r in (one, other)), strict=True):
+    for index in range(one.source.episodes):
+        for own, theirs in zip(
+            *(r.source.actor.dataset.read(index) for r in (one, other)), strict=True
+        ):
             assert own.keys() == theirs.keys()
             for name, column in own.items():
                 np.testing.assert_array_equal(column, theirs[name])
@@ -125,7 +127,7 @@ def assert_same(one: Run, other: Run) -> None:
 
 @pytest.mark.parametrize("steps, updates, total", [(30, 240, 251_040), (100, 800, 3_036_800)])
 def test_published_schedule(steps, updates, total):
-    """ECRL's arithmetic: four cycles of warm-up, updates from the fifth on, half as many as steps."""
+    """Four cycles of warm-up, updates from the fifth on, half as many as steps (ECRL)."""
     schedule = compose([]).online.schedule(steps)
     assert (schedule.warmup, schedule.cycle, schedule.updates) == (4, 16 * steps, updates)
     assert [schedule.cycles(k) for k in (1, updates, updates + 1)] == [5, 5, 6]
@@ -154,16 +156,16 @@ def test_cycles_are_played_when_their_updates_come(make_run):
     found = []
     for step in (1, 9, 10, 18, 19):
         assert run.play(1) if step == 1 else run.source.provide(step, lambda: False)
-        found.append(run.source.env_steps)
+        found.append(run.source.actor.env_steps)
     assert found == [36, 36, 54, 54, 72]
-    assert run.source.finished == 12
+    assert run.source.episodes == 12
 
 
 def test_experience_is_a_dataset_with_the_last_states(make_run):
     run = make_run("run")
     run.play(1)
     run.source.state_dict()
-    data = Dataset.open(run.source.dataset.folder.parent, "experience")
+    data = Dataset.open(run.source.actor.dataset.folder.parent, "experience")
     columns, lengths = data.load(["actions", "state_observations", "terminals"])
     assert lengths.tolist() == [STEPS + 1] * 6
     assert columns["terminals"].reshape(6, -1).sum(axis=1).tolist() == [1] * 6
@@ -179,7 +181,7 @@ def test_replay_has_rewards_of_goals_that_episodes_had(make_run):
     replay, goals = run.replay, run.replay.episodes.own
     states = replay.reward_rows["state_observations"]
     for index in range(6):
-        _, facts = run.source.dataset.read(index)
+        _, facts = run.source.actor.dataset.read(index)
         np.testing.assert_array_equal(states[goals[index]], facts["goal_state"])
     assert torch.equal(replay.obs[..., 0], states)  # rows are not normalised yet
     assert not torch.equal(replay.observe(goals)[..., 0], states[goals])
@@ -198,11 +200,15 @@ def test_normaliser_has_seen_each_state_but_the_last_of_its_episode(make_run):
 
 # --- the same bits --------------------------------------------------------------------------------
 
+OVERLAP = ("online.overlap=true",)
 ENDLESS = ("online.steps_per_cycle=4", "online.updates_per_step=0.25")  # episodes go on over cycles
 
 
 @pytest.mark.parametrize("rounds", range(0, 22, 3))
-@pytest.mark.parametrize("overrides, quick", [((), False), (ENDLESS, True)])
+@pytest.mark.parametrize(
+    "overrides, quick",
+    [((), False), (ENDLESS, True), (OVERLAP, False), ((*ENDLESS, *OVERLAP), True)],
+)
 def test_stopped_anywhere_and_continued(make_run, tmp_path, rounds, overrides, quick):
     updates = 10
     whole = make_run("whole", *overrides, quick=quick)
@@ -242,18 +248,18 @@ def test_an_episode_whose_worker_fails_goes_on_where_it_was(make_run, tmp_path, 
 def test_the_oldest_episodes_make_room(make_run):
     run = make_run("run")  # room for nine episodes
     run.play(1 + 9 * 3)
-    assert run.source.finished == 15
+    assert run.source.episodes == 15
     assert len(run.replay.episodes.first) == 9
     states = run.replay.reward_rows["state_observations"]
     for place, index in enumerate(range(6, 15)):
         rows = run.replay.episodes.first[place] + torch.arange(STEPS + 1)
-        columns, _ = run.source.dataset.read(index)
+        columns, _ = run.source.actor.dataset.read(index)
         stored = states[rows % len(states)].numpy()
         np.testing.assert_array_equal(stored, columns["state_observations"])
 
 
 def test_a_replay_smaller_than_a_cycle_is_refused(make_run):
-    with pytest.raises(UserError, match="online.replay_transitions=17 is less than the 18 of 3"):
+    with pytest.raises(UserError, match=r"online.replay_transitions=17 is less than the 18 of 3"):
         make_run("run", "online.replay_transitions=17")
 
 
