@@ -22,6 +22,13 @@ PIECES = (
 )
 CUBE_STATES = (*CUBES, "env_kwargs.manipobj.mode=data_collection")
 PIECE_IMAGES = (*PIECES, "obs=rgb", "env_kwargs.pushtetris.mode=data_collection")
+ACTING = (  # and learning from it: episodes of eight steps, two at once
+    *("task=pushing-v0", "obs=state", "agent=td3", "device=cpu", "threads=1", "batch_size=8"),
+    *("max_episode_steps=5", "num_workers=1", "num_video_episodes=0"),
+    *section("online", envs_per_cycle=2, max_episode_steps=8, warmup_episodes=2),
+    *section("online", replay_transitions=48),
+    *section("td3", h_dim=8, random_episodes=2),
+)
 RHYTHM = ("steps=60", "log_freq=4", "checkpoint_freq=6", "eval_freq=20", "num_eval_episodes=2")
 
 
@@ -35,6 +42,11 @@ def training(data: Path, output: Path, *overrides: str) -> list[str]:
     """`train.py` on small data, whose run is called `run` unless overridden."""
     own = (f"data_dir={data}", f"output_dir={output}", "run_name=run")
     return ["train.py", *TINY, *RHYTHM, *own, *overrides]
+
+
+def acting(output: Path, *overrides: str) -> list[str]:
+    """`train.py` of an agent that acts while it learns, likewise."""
+    return ["train.py", *ACTING, *RHYTHM, f"output_dir={output}", "run_name=run", *overrides]
 
 
 def evaluating(run: Path, output: Path, episodes: int, workers: int) -> list[str]:

@@ -129,7 +129,20 @@ def agent_jobs(place: Path) -> list[Job]:
     evaluation = Job(
         "evaluate.py", lambda folder: commands.evaluating(run, folder, 4, 2), evaluated
     )
-    return [*trainings, evaluation]
+    return [*trainings, *online_jobs(), evaluation]
+
+
+def online_jobs() -> list[Job]:
+    """Trainings of agents that act while they learn; all their episodes are compared, too."""
+
+    def made(folder: Path) -> dict[str, Any]:
+        run = folder / "train" / "run"
+        return commands.run_content(run) | commands.content(run / "experience")
+
+    return [
+        Job(f"train.py, {name}", lambda folder, own=own: commands.acting(folder, *own), made)
+        for name, own in {"td3": (), "td3, overlapped": ("online.overlap=true",)}.items()
+    ]
 
 
 def encoder_jobs(place: Path) -> list[Job]:

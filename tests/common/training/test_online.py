@@ -17,6 +17,7 @@ from common.settings.schema import SettingError
 from common.training.online import Experience, make_replay
 from common.training.team import Team
 from datasets.store import Dataset
+from tests.faults import kills
 from tests.helpers.point_world import PointWorld, point_world
 
 CPU = torch.device("cpu")
@@ -276,3 +277,14 @@ def test_an_episode_longer_than_the_replay_is_a_mistake():
     )  # fmt: skip
     with pytest.raises(ValueError, match="5 rows, the replay has 4"):
         replay.add(torch.zeros(5, 1), torch.zeros(5, 1), {}, 5, True)
+
+
+# --- real processes -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["td3", "td3, overlapped"])
+def test_a_killed_training_goes_on_to_the_same_bits(name, tmp_path):
+    """Metrics, parameters and episodes; the disk is at work whenever the kill comes."""
+    (job,) = (job for job in kills.online_jobs() if job.name == f"train.py, {name}")
+    tally = kills.run(job, 2, tmp_path)
+    assert (tally.tried, tally.lost) == (2, [])
