@@ -12,7 +12,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agents.base import Agent, AgentContext, Metrics, Timestep, pad_rows
+from agents.ecrl.chamfer import ChamferReward, ChamferSettings
 from agents.ecrl.exploration import Exploration
+from agents.ecrl.objects import load_classifier
 from agents.learner import flatten_parameters
 from agents.networks.entities import share_member
 from agents.networks.families import Networks, PlainNetworks, SmorlNetworks, TokenNetworks
@@ -26,7 +28,7 @@ from common.settings.schema import setting
 
 
 @dataclass(frozen=True)
-class TD3Settings:
+class TD3Settings(ChamferSettings):
     """Section `td3`."""
 
     networks: str = setting(choices=("ecrl", "smorl", "hecrl"))
@@ -61,6 +63,7 @@ class TD3(Agent):
     losses: ClassVar[tuple[str, ...]] = ("critic_loss", "policy_loss")
     learning_only: ClassVar[tuple[str, ...]] = ("critic", "target_critic", "target_policy")
     shown: ClassVar[dict[str, str]] = {"Q": "critic/mean", "loss": "critic/loss"}
+    learns_online: ClassVar[bool] = True
 
     def __init__(self, settings: TD3Settings, context: AgentContext) -> None:
         super().__init__(settings, context)
@@ -71,9 +74,11 @@ class TD3(Agent):
                 f"td3.explore_decay_from={s.explore_decay_from}"
             )
         self.gamma = s.gamma or context.gamma
-        self.value_range = context.reward_range[0] / (1 - self.gamma), 0.0
+        self.reward = make_reward(settings, context)
+        least = s.chamfer_least if self.reward else context.reward_range[0]
+        self.value_range = least / (1 - self.gamma), 0.0
         self.batch_size = s.batch_size
-        self.wants = Hindsight(HindsightLaw(s.p_hindsight, s.moved_share))
+        self.wants = Hindsight(HindsightLaw(s.p_hindsight, s.moved_share), self.reward)
         self.exploration = Exploration(
             s.random_episodes,
             s.explore_eps,
@@ -189,6 +194,21 @@ class TD3(Agent):
         super().load_state_dict(state)
         for name, target in self.targets.items():
             target.load_state_dict(state[f"target_{name}"]["module"])
+
+
+def make_reward(settings: TD3Settings, context: AgentContext) -> ChamferReward | None:
+    """The reward that `td3.reward` names; None for the world's."""
+    if settings.reward == "world":
+        return None
+    spec = context.spec
+    if not spec.explicit:
+        raise UserError(
+            f"td3.reward={settings.reward} is of particles; use obs=dlp or td3.reward=world"
+        )
+    classifier, path = None, settings.object_classifier
+    if path is not None:
+        classifier = load_classifier(path, spec.features - spec.explicit).to(context.device)
+    return ChamferReward(settings, spec, classifier)
 
 
 def choose_networks(settings: TD3Settings, context: AgentContext) -> Networks:

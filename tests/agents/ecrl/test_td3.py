@@ -16,7 +16,7 @@ from agents.observations.spec import ObservationSpec
 from common.data.batches import Batch
 from common.data.goals import Episodes
 from common.foundation.errors import UserError
-from tests.helpers.agents import CPU, FLAT, SETS, context, defaults, generators
+from tests.helpers.agents import CPU, FLAT, PARTICLES, SETS, context, defaults, generators
 from tests.helpers.ecrl import PUBLISHED, fill_tokens, golden, make_td3, td3_settings
 from tests.helpers.networks import randomise
 from tests.helpers.updates import make_buffer
@@ -165,6 +165,19 @@ def test_values_lie_between_what_the_worst_rewards_sum_to_and_nothing() -> None:
     assert TD3(td3_settings(gamma=None), worse).value_range[0] == pytest.approx(-20)
 
 
+def test_rewards_of_particles_take_the_place_of_the_worlds() -> None:
+    agent = make_td3(PARTICLES, reward="chamfer", p_hindsight=1.0, gamma=0.9)
+    assert agent.value_range == pytest.approx((-80, 0))
+    assert not agent.wants.rewards and make_td3().wants.rewards
+    buffer = make_buffer(PARTICLES)
+    batch = agent.wants.sample(buffer, 32, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.reward, agent.reward(batch.next_obs, batch.value_goal))
+    assert batch.reward.min() < -1  # the data's are 0 and -1
+    buffer.normalise = lambda obs: obs * 0
+    again = agent.wants.sample(buffer, 32, torch.Generator().manual_seed(0))
+    assert torch.equal(again.reward, batch.reward) and not again.next_obs.any()
+
+
 # --- acting ---------------------------------------------------------------------------------------
 
 
@@ -254,6 +267,11 @@ def test_images_have_no_networks_of_ecrls() -> None:
     with pytest.raises(UserError, match=r"td3\.networks=ecrl has none .* kind image; use"):
         make_td3(spec)
     assert isinstance(choose_networks(td3_settings(networks="hecrl"), context(spec)), ImageNetworks)
+
+
+def test_rewards_of_particles_need_particles() -> None:
+    with pytest.raises(UserError, match=r"td3\.reward=chamfer is of particles; use obs=dlp or"):
+        make_td3(reward="chamfer")
 
 
 def test_a_schedule_that_ends_before_it_begins_is_refused() -> None:
