@@ -99,6 +99,7 @@ class TD3(Agent):
             self.target_flats[name] = flatten_parameters(target.requires_grad_(False))
         # The policy climbs the first critic only, and must not move it.
         self.first_critic = share_member(self.critic, networks.critic(1).to(device))
+        self.branches = device.type != "cuda"  # there an update is captured, whichever it is
 
     # --- losses ------------------------------------------------------------------------------
 
@@ -149,13 +150,16 @@ class TD3(Agent):
         those over its own.
         """
         metrics = self._minimise("critic", *self.critic_loss(batch, noise))
-        done, delay = int(self.learners["critic"].moments["step"]), self.settings.policy_delay
-        if done % delay == 0:
-            own = self._minimise("policy", *self.policy_loss(batch))
-            metrics |= {name: value * delay for name, value in own.items()}
-        if done % self.target_period == 0:
-            for name, target in self.target_flats.items():
-                target.lerp_(self.learners[name].flat.detach(), self.settings.tau)
+        done, delay = self.learners["critic"].moments["step"], self.settings.policy_delay
+        due = done % delay == 0
+        if not self.branches or due:
+            loss, own = self.policy_loss(batch)
+            learner = self.learners["policy"]
+            own["policy/grad_norm"] = learner.step(loss, None if self.branches else due)
+            metrics |= {name: value.detach() * (due * delay) for name, value in own.items()}
+        share = self.settings.tau * (done % self.target_period == 0)
+        for name, target in self.target_flats.items():
+            target.lerp_(self.learners[name].flat.detach(), share)
         return metrics
 
     @property

@@ -16,6 +16,7 @@ from agents.observations.spec import ObservationSpec
 from common.data.batches import Batch
 from common.data.goals import Episodes
 from common.foundation.errors import UserError
+from common.runs.checkpoint import flatten
 from tests.helpers.agents import CPU, FLAT, PARTICLES, SETS, context, defaults, generators
 from tests.helpers.ecrl import PUBLISHED, fill_tokens, golden, make_td3, td3_settings
 from tests.helpers.networks import randomise
@@ -147,6 +148,20 @@ def test_means_of_the_policys_metrics_are_those_over_its_own_updates() -> None:
     twin._minimise("critic", *twin.critic_loss(batch, noise))
     own = twin.policy_loss(batch)[0].item()
     assert math.isclose(agent.update(batch, noise)["policy/loss"].item() / 3, own, rel_tol=1e-5)
+
+
+def test_updates_without_a_branch_learn_the_same() -> None:
+    """As a captured update does, which cannot ask whether the policy is due."""
+    branching, captured, batch = ready(policy_delay=3), ready(policy_delay=3), make_batch()
+    captured.branches = False
+    sums = [0.0, 0.0]
+    for seed in range(7):
+        noise = branching.draw_noise(batch, torch.Generator().manual_seed(seed))
+        for i, agent in enumerate((branching, captured)):
+            sums[i] += agent.update(batch, noise).get("policy/loss", torch.zeros(())).item()
+    one, two = (flatten(agent.state_dict())[0] for agent in (branching, captured))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    assert sums[0] == pytest.approx(sums[1]) and sums[0] != 0
 
 
 def test_targets_start_as_copies_and_move_once_per_burst_unless_told() -> None:
