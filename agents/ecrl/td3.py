@@ -35,6 +35,7 @@ class TD3Settings(ChamferSettings):
     h_dim: int = setting(low=1)
     action_token: bool = setting()
     goal_attention: bool = setting()
+    interaction: bool = setting()
     gamma: float | None = setting(above=0.0, below=1.0)
     lr: float | None = setting(above=0.0)
     batch_size: int | None = setting(low=1)
@@ -221,15 +222,20 @@ def choose_networks(settings: TD3Settings, context: AgentContext) -> Networks:
     if settings.networks == "hecrl":
         return base
     eit, mlp = (replace(size, h_dim=settings.h_dim) for size in (base.eit, base.mlp))
-    shape = context.spec, context.action_dim, eit, mlp
-    match settings.networks, context.spec.kind:
+    spec, shape = context.spec, (context.spec, context.action_dim, eit, mlp)
+    match settings.networks, spec.kind:
         case "ecrl", "entities":
-            return TokenNetworks(*shape, settings.goal_attention, settings.action_token)
+            options = settings.action_token, settings.goal_attention, settings.interaction
+            return TokenNetworks(*shape, *options)
         case "ecrl", "flat":
             return PlainNetworks(*shape)
-        case "smorl", "entities":
+        case "smorl", "entities" if spec.ordered and spec.shape[0] == 2:
             return SmorlNetworks(*shape)
+        case "smorl", _:
+            raise UserError(
+                "td3.networks=smorl pursues one object; use a world with one, and obs=ec_state"
+            )
     raise UserError(
         f"td3.networks={settings.networks} has none for observations of the kind "
-        f"{context.spec.kind}; use td3.networks=hecrl or another obs"
+        f"{spec.kind}; use td3.networks=hecrl or another obs"
     )

@@ -284,6 +284,20 @@ def test_images_have_no_networks_of_ecrls() -> None:
     assert isinstance(choose_networks(td3_settings(networks="hecrl"), context(spec)), ImageNetworks)
 
 
+def test_smorls_attention_is_for_one_object() -> None:
+    one = ObservationSpec("entities", (2, 4))
+    batch = make_batch(one)
+    agent = make_td3(one, networks="smorl")
+    other = batch.clone()
+    other.value_goal[:, 0] += 1  # the pusher's, which nobody asks for
+    noise = agent.draw_noise(batch, torch.Generator().manual_seed(0))
+    losses = [agent.critic_loss(b, noise)[0] for b in (batch, other)]
+    assert torch.equal(*losses)
+    for spec in (SETS, PARTICLES, FLAT):
+        with pytest.raises(UserError, match=r"td3\.networks=smorl pursues one object; use a world"):
+            make_td3(spec, networks="smorl")
+
+
 def test_rewards_of_particles_need_particles() -> None:
     with pytest.raises(UserError, match=r"td3\.reward=chamfer is of particles; use obs=dlp or"):
         make_td3(reward="chamfer")
