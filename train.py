@@ -1,6 +1,7 @@
-"""Train an agent on an offline dataset; `config.yaml` has all settings.
+"""Train an agent, on a dataset or on what it does; `config.yaml` has all settings.
 
 python train.py agent=sgiql env_kwargs.manipobj.num_cubes=3 train_dataset_name=my-cubes seed=1
+python train.py agent=td3 task=pushing-v0 obs=ec_state
 
 torchrun --nproc_per_node 2 train.py ...      (two GPUs, or with device=cpu two CPU processes)
 
@@ -8,6 +9,7 @@ The same command continues a run that was stopped, from its last checkpoint.
 """
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from common.settings.config import Config
@@ -25,11 +27,16 @@ def _train(config: Config, team: Any) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
     from common.training.loop import train_in_folder
     from common.training.offline import Trainer
+    from common.training.online import Experience
+    from common.training.source import Source
 
     setup, buffer = _prepare(config, team)
-    return train_in_folder(
-        config, team, lambda folder: Trainer(config, setup, buffer, folder, team)
-    )
+
+    def make(folder: Path) -> Trainer:
+        source = Experience(config, setup, buffer, folder, team) if buffer.grows else Source()
+        return Trainer(config, setup, buffer, folder, team, source)
+
+    return train_in_folder(config, team, make)
 
 
 def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
@@ -39,6 +46,7 @@ def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
     from common.runs.loading import load_training_data
     from common.runs.setup import make_setup, observe
     from common.runs.warm_start import load_goal_policy, load_start
+    from common.training.online import make_replay
     from common.training.team import check_shares
     from envs.make import make_world
 
@@ -55,6 +63,9 @@ def _prepare(config: Config, team: Any) -> tuple[Any, Any]:
     if start:
         restore_agent(setup, start)
         scales = Normaliser(**start.state["normaliser"])  # what its parameters are made for
+    if setup.agent.learns_online:
+        setup.normaliser = scales or observation.start(team.device)
+        return setup, make_replay(config, setup)
     arguments = config, world, observation, team.device, scales, setup.agent.wants.rewards
     with team.in_turn() if observation.encoded else contextlib.nullcontext():
         buffer, setup.normaliser = load_training_data(*arguments)

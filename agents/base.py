@@ -79,7 +79,7 @@ class Timestep:
         explore: whether to act so that something is learned from it; False in evaluations.
         tell: is told, if somebody listens, of decisions in some of the rows: a heading and then a
             line for each of these rows.
-        episode: (R,) number of each episode in its run, from 0; None unless exploring.
+        episode: (R,) number of each episode in its run, from 0.
     """
 
     obs: Tensor
@@ -105,6 +105,7 @@ class Agent(ABC):
         learning_only: parts of `state_dict` that acting does not read.
         shown: metrics beside the progress bar, by their label there.
         value_range: smallest and largest value that there can be; None if it estimates none.
+        learns_online: whether it learns from what it does, and not from a dataset.
         wants: its law of batches. batch_size: of an update; None is the setting of that name.
         pursues_subgoals: whether `pursued` may be other than the goal.
         explains: whether it tells of its decisions, see `Timestep.tell`.
@@ -118,6 +119,7 @@ class Agent(ABC):
     learning_only: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[dict[str, str]]
     value_range: tuple[float, float] | None = None
+    learns_online: ClassVar[bool] = False
     wants: Wants = Transitions()
     batch_size: int | None = None
     pursues_subgoals: bool = False

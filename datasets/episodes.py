@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import h5py
@@ -18,11 +19,15 @@ from datasets.store import CHUNK_BYTES, CHUNK_ROWS, Columns
 class EpisodeWriter:
     """Writes one episode row by row; a context manager that commits on success only.
 
+    `facts` are arrays of at most 64 KiB in all that are not of its steps.
+
     Holds at most one chunk of rows per column in memory, whatever the length of the episode.
     Leaving the block renames the file to `path`; leaving it by an exception removes it.
     """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(
+        self, path: Path, columns: Columns, facts: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> None:
         self.path = path
         # The process id keeps a dying worker of a killed collection apart from its successor.
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -32,6 +37,7 @@ class EpisodeWriter:
             name: _ColumnWriter(self._file, name, shape, np.dtype(dtype))
             for name, (shape, dtype) in columns.items()
         }
+        self._file.attrs.update(facts)
         self.rows = 0
 
     def append(self, row: Mapping[str, Any]) -> None:

@@ -83,11 +83,12 @@ class World(ABC):
     def __init__(self, settings: Any, *, max_episode_steps: int, multiview: bool = False) -> None:
         self.settings = settings
         self.max_episode_steps = max_episode_steps
+        self.learning_steps = max_episode_steps  # of an episode that an agent learns from online
         self.multiview = multiview
 
     @classmethod
-    def defaults(cls, task: str) -> dict[str, Any]:
-        """Return what `null` in `config.yaml` stands for, by key."""
+    def defaults(cls, task: str, settings: Any) -> dict[str, Any]:
+        """Return what `null` in `config.yaml` stands for, by key, in a world of these settings."""
         return {"train_dataset_name": cls.dataset, "max_episode_steps": cls.episode_steps}
 
     @classmethod
@@ -219,12 +220,13 @@ class World(ABC):
     ) -> dict[str, float]:
         """Reduce one finished episode (its step infos and rewards) to `metrics`.
 
-        `episode_reward`, `episode_length` and `interaction_rate`, the share of steps that moved an
-        object, are of the whole episode, all others those of its last step.
+        `episode_reward`, `mean_reward`, `episode_length` and `interaction_rate`, the share of steps
+        that moved an object, are of the whole episode, all others those of its last step.
         """
         moved = [bool(info.get("was_agent_object_interaction")) for info in history]
         whole = {
             "episode_reward": sum(rewards),
+            "mean_reward": sum(rewards) / len(rewards),
             "episode_length": len(rewards),
             "interaction_rate": sum(moved) / len(moved),
         }
@@ -241,6 +243,7 @@ class GoalWorld(World):
     """
 
     reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
+    reward_range: ClassVar[tuple[float, float]] = (-1.0, 0.0)  # nominal; values are clipped by it
     reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
 
@@ -253,13 +256,26 @@ class GoalWorld(World):
         """Number of entities, the agent included."""
         return len(self.entity_names)
 
+    @property
+    def entity_identities(self) -> tuple[int, ...]:
+        """Identity of each entity, the agent's 0; equal ones are not told apart."""
+        return tuple(range(self.num_entities))
+
+    @property
+    def goal_dim(self) -> int:
+        """Length of `state_goal`: that of a state, unless goals have fewer entities."""
+        return self.state_dim
+
     @abstractmethod
     def reward(self, rows: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         """Return the reward (B,) float32 of being at `rows` when `goals` (B, Q) are wanted."""
 
     @abstractmethod
     def state_entities(self, state: Tensor) -> Tensor:
-        """Turn states (..., state_dim) into entity rows (..., num_entities, entity_dim)."""
+        """Turn states (..., state_dim) into entity rows (..., num_entities, entity_dim).
+
+        And goals (..., goal_dim) into as many rows as they have.
+        """
 
     @abstractmethod
     def entities_state(self, entities: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from envs.base import World
 # OGBench registers a `visual-scene-v0` of its own; with a namespace both can be made.
 GYMNASIUM_IDS = {
     "manipobj-v0": "manipobj-v0",
+    "pushing-v0": "pushing-v0",
     "pushtetris-v0": "pushtetris-v0",
     "hecrl/visual-scene-v0": "visual-scene-v0",
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # `full` leaves MuJoCo's defaults, 4096 and 4, which the published data were drawn with.
 QUALITIES: dict[str, tuple[int, int] | None] = {"full": None, "fast": (1024, 0)}
 PROBE_SECONDS = 60
+SUBGOAL_ALPHA = 0.35  # of ghosts
 _PROBE = """
 import mujoco
 model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
@@ -131,6 +132,24 @@ def _probe(name: str) -> str | None:
 def _message(name: str, reason: str) -> str:
     reason = " ".join(reason.split())
     return f"no frames can be drawn with MUJOCO_GL={name} ({reason}); {_HELP}"
+
+
+def add_ghost(
+    scene: mujoco.MjvScene,
+    kind: mujoco.mjtGeom,
+    size: np.ndarray,
+    position: np.ndarray,
+    quaternion: np.ndarray,
+    color: np.ndarray,
+) -> None:
+    """Put a translucent shape into a scene that is about to be drawn."""
+    import mujoco
+
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    rgba = np.array([*color[:3], SUBGOAL_ALPHA], dtype=np.float32)
+    mujoco.mjv_initGeom(scene.geoms[scene.ngeom], kind, size, position, matrix, rgba)
+    scene.ngeom += 1
 
 
 def side_by_side(frames: np.ndarray) -> np.ndarray:

@@ -67,6 +67,9 @@ class RGB(Images):
     def fit(self, obs: Tensor) -> "Normaliser":
         return Normaliser.none(obs.device)
 
+    def start(self, device: torch.device) -> Normaliser:
+        return Normaliser.none(device)
+
 
 def _describe(shape: tuple[int, ...]) -> str:
     """Images of shape (H, W, 3) or (V, H, W, 3) in words, width first."""

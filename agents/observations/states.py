@@ -85,6 +85,10 @@ class Observation(ABC):
         """The normaliser for these rows (R, *shape) of training data."""
         return Normaliser.fit(obs)
 
+    def start(self, device: torch.device) -> Normaliser:
+        """The normaliser before there are data, which `Normaliser.merge` then adds."""
+        return Normaliser.start(self.shape[-1], device)
+
     def align(self, obs: Tensor, identities: Tensor) -> Tensor:
         """A generated observation with its rows in the order of `identities` (N,): (*shape)."""
         return obs
@@ -112,15 +116,16 @@ class EntityState(States):
         self.shape = (world.num_entities, world.entity_dim + self.identity_dim)
 
     def _identity_count(self) -> int:
-        return self.world.num_entities
+        return 1 + max(self.world.entity_identities)
 
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
-        return torch.arange(self.world.num_entities).repeat(episodes, 1)
+        return torch.tensor(self.world.entity_identities).repeat(episodes, 1)
 
     def encode(self, raw: Tensor, identities: Tensor) -> Tensor:
         entities = self.world.state_entities(raw.float())  # (B, N, D)
         if not self.identity_dim:
             return entities
+        identities = identities[:, : entities.shape[1]]  # a goal may have fewer entities
         return torch.cat([entities, F.one_hot(identities, self.identity_dim).float()], dim=-1)
 
     def decode(self, obs: Tensor) -> Tensor:
@@ -152,7 +157,7 @@ class GeneralEntityState(EntityState):
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
         order = torch.rand(episodes, self._identity_count() - 1, generator=generator).argsort(dim=1)
         agent = torch.zeros(episodes, 1, dtype=torch.long)
-        return torch.cat([agent, 1 + order[:, : self.world.num_entities - 1]], dim=1)
+        return torch.cat([agent, 1 + order], dim=1)[:, self.world.entity_identities]
 
 
 class FlatState(States):

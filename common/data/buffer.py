@@ -1,6 +1,7 @@
 """Storage of an offline dataset as flat tensors, from which batches are gathered."""
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ RewardFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 class Buffer:
-    """Episodes end to end in R rows, and batches of them.
+    """Episodes end to end in R rows, and batches of them; `grows` if there will be more.
 
     Args:
         obs: (R, *shape) observations of all rows, normalised unless `normalise` does that.
@@ -28,6 +29,8 @@ class Buffer:
         normalise: is applied to what is drawn of `obs`, for what lies on disk as it is.
     """
 
+    grows: ClassVar[bool] = False
+
     def __init__(
         self,
         obs: Tensor,
@@ -40,14 +43,18 @@ class Buffer:
         done_signal: bool,
         normalise: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if int(length.min()) < 3:
-            raise UserError(f"an episode has {int(length.min())} steps; training needs 3 or more")
-        if (goals.value.random or goals.policy.random) and len(length) < 2:
-            raise UserError("goals of other episodes were asked for, but there is one episode only")
         self.obs, self.action = obs, action
         self.episodes = Episodes(torch.cumsum(length, 0) - length, length)
         self.reward_rows, self.reward = dict(reward_rows), reward
         self.goals, self.done_signal, self.normalise = goals, done_signal, normalise
+        self._check()
+
+    def _check(self) -> None:
+        length, goals = self.episodes.length, self.goals
+        if int(length.min()) < 3:
+            raise UserError(f"an episode has {int(length.min())} steps; training needs 3 or more")
+        if (goals.value.random or goals.policy.random) and len(length) < 2:
+            raise UserError("goals of other episodes were asked for, but there is one episode only")
 
     def __len__(self) -> int:
         return len(self.action)
@@ -66,7 +73,7 @@ class Buffer:
         """`size` windows of H slots each, with policy goals or, `to_end`, their episodes' ends."""
         rows = self.goals.windows(self.episodes, size, generator, slots, to_end)
         moving = rows < rows[:, -1:]  # before the goal
-        action = torch.where(moving.unsqueeze(-1), self.action[rows], 0.0)
+        action = torch.where(moving.unsqueeze(-1), self._at(self.action, rows), 0.0)
         return Windows(self.observe(rows), action, batch_size=[size])
 
     def pairs(self, size: int, apart: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -80,13 +87,17 @@ class Buffer:
 
     def stored(self, rows: Tensor) -> Tensor:
         """Observations of rows as they lie here: (B, ..., *shape)."""
-        return self.obs[rows]
+        return self._at(self.obs, rows)
 
     def limits(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of each feature over all rows and entities: (D,) each."""
         parts = [self._normalised(part).flatten(0, -2) for part in self.obs.split(CHUNK)]
         low, high = ([getattr(p, of)(dim=0) for p in parts] for of in ("amin", "amax"))
         return torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
+
+    def _at(self, column: Tensor, rows: Tensor) -> Tensor:
+        """What a column (R, ...) holds at rows (B, ...)."""
+        return column[rows]
 
     def _normalised(self, obs: Tensor) -> Tensor:
         return obs if self.normalise is None else self.normalise(obs)
@@ -99,7 +110,7 @@ class Buffer:
         obs, next_obs, *goals = self.observe(torch.cat(wanted)).split(size)
         reward = self.rewards(rows)
         done = (reward == 0).float() if self.done_signal else torch.zeros_like(reward)
-        action = self.action[rows.state]
+        action = self._at(self.action, rows.state)
         return Batch(obs, next_obs, action, reward, done, *goals, batch_size=[size])
 
     def rewards(self, rows: Indices) -> Tensor:
@@ -107,6 +118,7 @@ class Buffer:
         following = rows.state + 1
         if self.reward is None:
             return (rows.value_goal == following).float() - 1
-        reached = {name: column[following] for name, column in self.reward_rows.items()}
-        asked = {name: column[rows.value_goal] for name, column in self.reward_rows.items()}
+        columns = self.reward_rows.items()
+        reached = {name: self._at(column, following) for name, column in columns}
+        asked = {name: self._at(column, rows.value_goal) for name, column in columns}
         return self.reward(reached, asked)

@@ -36,7 +36,9 @@ class Draws:
 
 
 class FetchedDraws(Draws):
-    """The same of data in main memory, for another device; a thread draws one update ahead.
+    """The same of data in main memory, for another device.
+
+    A thread draws one update ahead, unless that would miss what comes to the data before it.
 
     Args:
         draws: of the data. device: where the batches go, and an update's other numbers are drawn.
@@ -53,7 +55,8 @@ class FetchedDraws(Draws):
             batch = self._next[1].result()
         else:
             batch = self._fetch(step)
-        self._next = step + 1, self._thread.submit(self._fetch, step + 1)
+        if not self.buffer.grows:
+            self._next = step + 1, self._thread.submit(self._fetch, step + 1)
         generator = seeded_generator(self._device, self.seed, step, 1)
         return batch.to(self._device, non_blocking=True), generator
 

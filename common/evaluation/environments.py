@@ -65,7 +65,8 @@ class Reply:
 
     Attributes:
         observation: raw, (S,) float32 state or uint8 image, after the order.
-        goal: raw goal, after a `Start` only and in a world that has such.
+        state: (S,) float32, if the observation is an image; else None, it is the state.
+        goal, goal_state: the same of the goal, after a `Start` only and in a world that has such.
         goal_frame: picture of the goal, after a filmed `Start` only.
         reward, terminated, truncated: of a `Step`.
         metrics: figures of the episode if it ended with this step, else `None`.
@@ -73,7 +74,9 @@ class Reply:
     """
 
     observation: np.ndarray
+    state: np.ndarray | None = None
     goal: np.ndarray | None = None
+    goal_state: np.ndarray | None = None
     goal_frame: np.ndarray | None = None
     reward: float = 0.0
     terminated: bool = False
@@ -113,8 +116,13 @@ class _Slot:
         goal, picture = info.get("goal" if self.pixels else "state_goal"), None
         if order.film and goal is not None:
             picture = side_by_side(info["goal_rendered"])
-        goal = None if goal is None else self._copied(goal)
-        return Reply(self._raw(obs, info), goal=goal, goal_frame=picture)
+        return Reply(
+            self._raw(obs, info),
+            self._state(info, "state_obs"),
+            goal=None if goal is None else self._copied(goal),
+            goal_state=self._state(info, "state_goal"),
+            goal_frame=picture,
+        )
 
     def _step(self, order: Step) -> Reply:
         views = [self._view(order.subgoal)] if order.film else []
@@ -129,6 +137,7 @@ class _Slot:
                 views.append(self._view(order.subgoal))
         return Reply(
             self._raw(obs, info),
+            self._state(info, "state_obs"),
             reward=float(reward),
             terminated=bool(terminated),
             truncated=bool(truncated),
@@ -138,6 +147,11 @@ class _Slot:
 
     def _raw(self, obs: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
         return self._copied(obs if self.pixels else info["state_obs"])
+
+    def _state(self, info: Mapping[str, Any], name: str) -> np.ndarray | None:
+        """The state of that name, if observations are images; what is no goal has none."""
+        state = info.get(name) if self.pixels else None
+        return None if state is None else np.array(state, np.float32)
 
     def _copied(self, raw: np.ndarray) -> np.ndarray:
         """An image as it is, a state as float32; not the environment's own, which may change."""

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from agents.base import Agent
 from agents.observations.states import Observation
 from common.data.normaliser import Normaliser
-from common.evaluation.environments import EnvPool, Lost, Start, Step
+from common.evaluation.environments import EnvPool
 from common.evaluation.intervals import Interval, average, proportion
 from common.evaluation.player import Player
+from common.evaluation.rounds import Rounds
 from common.evaluation.subgoals import EntityCounter, watching
 from common.evaluation.video import Clip
 from common.foundation.errors import UserError
@@ -162,28 +163,20 @@ def _run(
     """Hand out the episodes in order, the filmed ones to the slots with a camera, until all end."""
     filmed = deque(range(player.films))
     plain = deque(range(player.films, episodes))
-    orders: dict[int, Start | Step] = {}
+    rounds = Rounds(player, pool)
     free = list(range(pool.num_envs))
     while True:
         for slot in free:
             queue = filmed if slot in pool.camera_slots and filmed else plain
             if queue:
-                orders[slot] = player.start(slot, queue.popleft())
-        if not orders:
+                rounds.start(slot, queue.popleft())
+        if not player.live:
             return
         if stopped():
             raise EvaluationStopped
-        replies = pool.exchange(orders)
-        steps, again, free = player.env_steps, {}, []
-        for slot, reply in replies.items():
-            if isinstance(reply, Lost):
-                log.warning("warning: %s", reply.reason)
-                again[slot] = player.drop(slot)
-            elif player.take(slot, reply):
-                free.append(slot)
+        steps = player.env_steps
+        free = rounds.play()
         bar.update(player.env_steps - steps)
-        orders = player.decide()
-        orders |= {slot: player.start(slot, index) for slot, index in again.items()}
 
 
 def prepare_evaluation(config: Config, setup: Setup) -> Callable[..., Evaluation]:

@@ -24,6 +24,7 @@ OBSERVATIONS = {
 IMAGE_KINDS = frozenset({"rgb", "dlp", "vqvae"})  # observations whose datasets hold images
 WORLDS = {
     "manipobj-v0": "envs.manipobj.world:ManipObj",
+    "pushing-v0": "envs.pushing.world:Pushing",
     "pushtetris-v0": "envs.pushtetris.world:PushTetris",
     "visual-scene-v0": "envs.scene.world:Scene",
 }

@@ -68,7 +68,7 @@ def load_training_data(
         length.to(place),
         {name: rows[name].to(place) for name in fields},
         world.adopt(dataset.header).reward if use_rewards else None,
-        goals=GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma),
+        goals=goal_law(config),
         done_signal=config.done_signal,
         normalise=normaliser.to(place) if observation.encoded else None,
     )
@@ -152,6 +152,11 @@ def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
         return
     if not all(torch.isfinite(part).all() for part in column.split(CHUNK)):
         raise UserError(f"dataset {dataset} has NaN or infinity in column {name}")
+
+
+def goal_law(config: Config) -> GoalLaw:
+    """Where the goals of values and policies come from."""
+    return GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma)
 
 
 def _shares(config: Config, kind: str) -> GoalShares:

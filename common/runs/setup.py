@@ -14,6 +14,7 @@ from agents.observations.states import Observation
 from common.data.normaliser import Normaliser
 from common.foundation.registry import AGENTS, lookup
 from common.settings.config import Config
+from common.settings.online import Schedule
 from envs.base import World
 from visual_encoders.frozen import EncoderChoice
 
@@ -31,6 +32,12 @@ class Setup:
 def observe(config: Config, world: World) -> Observation:
     """The observations that agents get of a world with these settings."""
     return make_observation(config.obs, world, EncoderChoice.of(config))
+
+
+def schedule_of(config: Config, world: World) -> Schedule:
+    """Cycles of acting and updates of an agent that learns online."""
+    steps = config.online.max_episode_steps or world.learning_steps
+    return config.online.schedule(steps)
 
 
 def make_setup(
@@ -59,6 +66,7 @@ def make_setup(
         average=average,
         reward_range=world.reward_range if config.reward == "env" else (-1.0, 0.0),
         fused_adam=config.fused_adam,
+        burst=schedule_of(config, world).updates,
     )
     torch.manual_seed(config.seed)  # of the initial parameters
     agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)

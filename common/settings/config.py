@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import math
-import re
 import secrets
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,8 @@ from common.foundation.registry import (
     world_class,
 )
 from common.settings import schema as settings
+from common.settings.checks import check_task, check_together
+from common.settings.online import OnlineSettings
 from common.settings.schema import CollectSettings, SettingError, setting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,16 +118,17 @@ class Options:
 class Config(Options):
     """All settings of one command, checked; sections of agents and worlds not chosen are left out.
 
-    `arch_eit` and `arch_mlp` are the sections of those names, `world` that of the chosen task in
-    `env_kwargs`, `agent_settings` that of the chosen agent; `eval_tasks` are `eval_task_ids` in a
-    world with evaluation tasks, else none; `encoder` and `encoder_settings`, the section of the
-    chosen kind in it, are for `visual_encoders.train`, `collect` for `collect.py`; `raw` has all
-    keys of `config.yaml` in a plain dictionary. `max_episode_steps` and `train_dataset_name` are
-    never None.
+    `arch_eit`, `arch_mlp` and `online` are the sections of those names, `world` that of the chosen
+    task in `env_kwargs`, `agent_settings` that of the chosen agent; `eval_tasks` are
+    `eval_task_ids` in a world with evaluation tasks, else none; `encoder` and `encoder_settings`,
+    the section of the chosen kind in it, are for `visual_encoders.train`, `collect` for
+    `collect.py`; `raw` has all keys of `config.yaml` in a plain dictionary. `max_episode_steps` is
+    never None, and `train_dataset_name` is so only of agents that learn online.
     """
 
     arch_eit: Any
     arch_mlp: Any
+    online: OnlineSettings
     encoder: Any
     encoder_settings: Any
     world: Any
@@ -148,10 +149,19 @@ def parse(raw: Mapping[str, Any]) -> Config:
     if plain.get("seed") == "random":
         plain["seed"] = secrets.randbelow(50_001)
     checked = settings.build(_schema(), plain)
-    _check_task(checked)
+    check_task(checked)
     world = world_class(checked.task)
-    _check_together(checked, world.eval_tasks)
-    own = {k: v for k, v in world.defaults(checked.task).items() if getattr(checked, k) is None}
+    check_together(checked, world.eval_tasks)
+    section = getattr(checked.env_kwargs, world.section)
+    defaults = world.defaults(checked.task, section)
+    if learns_online(checked.agent):
+        if checked.train_dataset_name:
+            raise SettingError(
+                f"agent={checked.agent} learns from what it does itself, not from "
+                f"train_dataset_name={checked.train_dataset_name}; leave that out"
+            )
+        defaults.pop("train_dataset_name", None)
+    own = {key: value for key, value in defaults.items() if getattr(checked, key) is None}
     checked = dataclasses.replace(checked, **own)
 
     def part(cls: type, section: Any = checked) -> dict[str, Any]:
@@ -162,14 +172,20 @@ def parse(raw: Mapping[str, Any]) -> Config:
         **part(Options),
         arch_eit=checked.arch_eit,
         arch_mlp=checked.arch_mlp,
+        online=checked.online,
         encoder=EncoderOptions(**part(EncoderOptions, checked.encoder)),
         encoder_settings=getattr(checked.encoder, checked.encoder.kind),
         collect=CollectSettings(**part(CollectSettings)),
-        world=getattr(checked.env_kwargs, world.section),
+        world=section,
         agent_settings=getattr(checked, checked.agent),
         eval_tasks=checked.eval_task_ids if world.eval_tasks else (),
         raw=dataclasses.asdict(checked),
     )
+
+
+def learns_online(agent: str) -> bool:
+    """True if agents of that name act while they learn."""
+    return load(AGENTS[agent]).learns_online
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -182,6 +198,8 @@ def identity(config: Config) -> dict[str, Any]:
         config.agent: config.agent_settings,
     }
     settings_of = decisive("", config, Options)
+    if learns_online(config.agent):
+        parts["online"] = config.online
     for path, part in parts.items():
         settings_of |= decisive(path, part, type(part))
     if not config.eval_tasks:
@@ -234,6 +252,7 @@ def _schema() -> type:
     agents = [(name, load(target).Settings) for name, target in AGENTS.items()]
     sections = [("arch_eit", load("agents.networks.entities:EITSettings"))]
     sections += [("arch_mlp", load("agents.networks.flat:MLPSettings"))]
+    sections += [("online", OnlineSettings)]
     sections += [("encoder", load("visual_encoders.settings:encoder_schema")())]
     return dataclasses.make_dataclass(
         "Schema",
@@ -256,42 +275,3 @@ def _keys(cls: type, path: str = "") -> list[str]:
         if dataclasses.is_dataclass(kind):
             keys.extend(_keys(kind, key))
     return keys
-
-
-def _check_task(options: Any) -> None:
-    """Check that `task` is a world of ours, or with `ogbench` a name of OGBench's datasets."""
-    task, theirs = options.task, load("envs.ogbench.tasks:TASKS")
-    if options.ogbench:
-        allowed = load("envs.ogbench.tasks:ALLOWED")
-        settings.check_choice("ogbench=true: task", task, tuple(theirs), allowed)
-    elif task in theirs:
-        raise SettingError(f"task={task} is one of OGBench's; add ogbench=true")
-    else:
-        settings.check_choice("task", task, tuple(WORLDS))
-
-
-def _check_together(options: Any, eval_tasks: Sequence[int]) -> None:
-    """Check what one setting alone cannot show; the world has the evaluation tasks `eval_tasks`."""
-    for kind in ("value", "policy"):
-        names = [f"p_{goal}goal_{kind}" for goal in ("cur", "traj", "rand")]
-        total = sum(getattr(options, name) for name in names)
-        if not math.isclose(total, 1.0, abs_tol=1e-6):
-            raise SettingError(f"{' + '.join(names)} is {total:g}; the three must sum to 1")
-    misfit = options.arch_eit.misfit("arch_eit")
-    if misfit:
-        raise SettingError(misfit)
-    for name in ("device", "rep_model_device"):
-        value = getattr(options, name)
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-            allowed = "auto, cpu, cuda, cuda:N, mps"
-            raise SettingError(f"{name}={value} is not known; allowed: {allowed}")
-    for name in ("run_name", "dataset_name", "train_dataset_name", "eval_variant_name"):
-        value = getattr(options, name)
-        if value and not re.fullmatch(r"\w[\w.+-]*", value):
-            raise SettingError(
-                f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
-            )
-    ids = options.eval_task_ids
-    if eval_tasks and (not ids or len(set(ids)) < len(ids) or not set(ids) <= set(eval_tasks)):
-        allowed = f"allowed: a list of {settings.show(eval_tasks)}"
-        raise SettingError(f"eval_task_ids={settings.show(ids)} is not possible; {allowed}")

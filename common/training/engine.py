@@ -125,6 +125,8 @@ def _problem(config: Config, agent: Any, buffer: Buffer, processes: int) -> str 
         return f"{processes} processes share each batch already"
     if not agent.judges:
         return f"agent={agent.name} has no critics"
+    if buffer.grows:
+        return f"agent={agent.name} learns while it acts"
     if agent.context.device.type != "cpu":
         return "the device is not the CPU"
     if config.arch_eit.dropout > 0:

@@ -19,6 +19,7 @@ from common.runs.folders import AGENT_RUNS, RunKind, open_run, run_path
 from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import Config
 from common.training.diagnosis import Problems, Watch
+from common.training.source import Source
 from common.training.team import Team
 
 STOP_EVERY = 10  # updates after which several GPUs agree on a stop, for which they are waited
@@ -33,17 +34,6 @@ def add(sums: Sums, metrics: Mapping[str, Tensor]) -> None:
             sums[name] += value
         else:
             sums[name] = value.clone()
-
-
-class Source:
-    """Origin of the data of updates; here a fixed dataset, which has all from the start."""
-
-    def provide(self, step: int) -> None:
-        """Make sure that the data of update `step`, counted from 1, exist.
-
-        Asked once before each update, in order; a run that goes on begins with the update after its
-        checkpoint, so nothing that the checkpoint knows is provided twice.
-        """
 
 
 @dataclass(frozen=True)
@@ -123,12 +113,15 @@ class Loop(ABC):
         about = {"total": rhythm.steps, "initial": self.step, "unit": " updates"}
         self.updates = self._make_updates()
         bar = tqdm(desc="train", disable=not self.team.is_main, **about)
-        with stop_on_signal() as received, contextlib.closing(self.updates), bar:
+        closing = contextlib.closing
+        with stop_on_signal() as received, closing(self.source), closing(self.updates), bar:
             self._evaluate_if_due(received)
             stopped_by = self._stopped_by(received)
             began, mark = time.perf_counter(), self.step  # of the stretch whose speed is measured
             while self.step < rhythm.steps and not stopped_by:
-                self.source.provide(self.step + 1)
+                if not self.source.provide(self.step + 1, lambda: bool(received)):
+                    stopped_by = self.team.largest(received[0] if received else 0)
+                    break
                 self.updates.run(self.step + 1)
                 self.step += 1
                 bar.update()
@@ -158,7 +151,7 @@ class Loop(ABC):
 
     def _log(self, seconds: float, updates: int) -> dict[str, str]:
         """Write the means since the last row; returns what the progress bar shows."""
-        figures = self._figures(self._finite_sums(), self.rhythm.log)
+        figures = self.source.figures() | self._figures(self._finite_sums(), self.rhythm.log)
         self.updates.reset()
         if not self.team.is_main:
             return {}
@@ -200,16 +193,17 @@ class Loop(ABC):
         if figures is not None:
             self.evaluated = self.step
             kind = self.evaluation_log
-            self.logs[kind].write(self.step, figures)
-            self.tracker.log(self.step, {f"{kind}/{k}": v for k, v in figures.items()})
+            row = self.source.counts() | figures
+            self.logs[kind].write(self.step, row)
+            self.tracker.log(self.step, {f"{kind}/{k}": v for k, v in row.items()})
             self._keep(figures)
         self.evaluated = self.team.largest(self.evaluated)
         if self.saves_evaluated and not self._evaluation_due:
             self._save_last()
 
     @property
-    def _position(self) -> tuple[int, int]:
-        return self.step, self.evaluated
+    def _position(self) -> tuple[int, int, int]:
+        return self.step, self.evaluated, self.source.progress
 
     def _save_last(self) -> None:
         """Write all that the run needs to go on, unless that is there already."""

@@ -1,4 +1,4 @@
-"""Training of an agent on a fixed dataset, with evaluations in its world."""
+"""Training of an agent, with evaluations in its world."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +17,8 @@ from common.runs.setup import Setup
 from common.settings.config import Config
 from common.training.diagnosis import Problems, reward_problems, value_problems
 from common.training.engine import make_updates
-from common.training.loop import Loop, Rhythm, Source, Sums
+from common.training.loop import Loop, Rhythm, Sums
+from common.training.source import Source
 from common.training.team import Team
 from common.training.updates import Updates
 
@@ -55,7 +56,7 @@ class Trainer(Loop):
         self.setup.agent.prepare(self.buffer)
 
     def _make_updates(self) -> Updates:
-        if self.team.is_main and self.setup.agent.wants.rewards:
+        if self.team.is_main and self.setup.agent.wants.rewards and len(self.buffer):
             draws = seeded_generator(self.buffer.episodes.first.device, self.config.seed)
             self.watch.report(self.step, reward_problems(self.buffer, draws))
         return make_updates(self.config, self.setup.agent, self.buffer, self.totals, self.team)
@@ -96,17 +97,19 @@ class Trainer(Loop):
     def _write(self, path: Path, sums: Sums) -> None:
         self.setup.agent.calibrate(self.buffer)
         # torch's own generator is what dropout draws from.
-        state = {"torch": torch.get_rng_state(), "sums": sums}
+        state = {"torch": torch.get_rng_state(), "sums": sums, "source": self.source.state_dict()}
         extra = {"best": self.best, "evaluated": self.evaluated, "logged": self.logged}
         save_checkpoint(path, self.config, self.setup, self.step, state, extra)
 
     def _restore(self) -> None:
         checkpoint = load_checkpoint(self.last)
         restore_agent(self.setup, checkpoint)
+        self.setup.normaliser.restore(checkpoint.state["normaliser"])
         state = checkpoint.state["trainer"]
         self.step = checkpoint.step
         self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]
         self.logged = checkpoint.extra.get("logged", {})  # older checkpoints have none
+        self.source.load_state_dict(state.get("source", {}))  # older checkpoints have none
         torch.set_rng_state(state["torch"])
         device = self.setup.normaliser.mean.device
         self.totals = {name: total.to(device) for name, total in state["sums"].items()}

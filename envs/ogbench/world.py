@@ -77,7 +77,7 @@ class OGBenchWorld(GoalWorld):
         self.reward_fields = ("qpos",) * bool(cubes) + ("button_states",) * bool(buttons)
 
     @classmethod
-    def defaults(cls, task: str) -> dict[str, Any]:
+    def defaults(cls, task: str, settings: OGBenchSettings) -> dict[str, Any]:
         return {"train_dataset_name": task, "max_episode_steps": TASKS[task].table.steps}
 
     @classmethod

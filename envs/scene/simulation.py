@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from envs.rendering import without_backend
+from envs.rendering import add_ghost, without_backend
 from envs.scene import rules
 from envs.tabletop import table
-from envs.tabletop.frames import UPRIGHT, add_ghost, yaw_angles
+from envs.tabletop.frames import UPRIGHT, yaw_angles
 from envs.tabletop.simulation import Tabletop
 
 with without_backend():

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from envs.rendering import shared_renderer, without_backend
+from envs.rendering import add_ghost, shared_renderer, without_backend
 from envs.tabletop import table
 
 with without_backend():
     import mujoco
     from ogbench.manipspace.envs.manipspace_env import ManipSpaceEnv
 
-SUBGOAL_ALPHA = 0.35
 INFO_GHOST_ALPHA = 0.2  # of targets under visualize_info
 EFFECTOR_RADIUS = 0.012  # of the sphere that marks a subgoal's effector, metres
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])
@@ -116,19 +115,3 @@ def draw_poses(
         add_ghost(scene, box, size, *pose)
     sphere, size = mujoco.mjtGeom.mjGEOM_SPHERE, np.full(3, EFFECTOR_RADIUS)
     add_ghost(scene, sphere, size, effector, UPRIGHT, np.ones(4))
-
-
-def add_ghost(
-    scene: mujoco.MjvScene,
-    kind: mujoco.mjtGeom,
-    size: np.ndarray,
-    position: np.ndarray,
-    quaternion: np.ndarray,
-    color: np.ndarray,
-) -> None:
-    """Put a translucent shape into a scene that is about to be drawn."""
-    matrix = np.empty(9)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    rgba = np.array([*color[:3], SUBGOAL_ALPHA], dtype=np.float32)
-    mujoco.mjv_initGeom(scene.geoms[scene.ngeom], kind, size, position, matrix, rgba)
-    scene.ngeom += 1

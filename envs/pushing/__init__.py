@@ -1,0 +1,1 @@
+"""A pusher and objects on a table of finite size: ECRL's tasks."""
