@@ -57,8 +57,11 @@ class Learner:
         }
         self.adam.state[self.flat] = self.moments
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Minimise `loss` by one step; returns the gradient's norm before clipping, ()."""
+    def step(self, loss: Tensor, due: Tensor | None = None) -> Tensor:
+        """Minimise `loss` by one step; returns the gradient's norm before clipping, ().
+
+        One that is not `due` () changes nothing, without a branch, so that it can be captured.
+        """
         self.flat.grad.zero_()
         loss.backward()
         if self.average is not None:
@@ -67,7 +70,11 @@ class Learner:
         self.flat.grad.mul_((self.max_norm / (norm + 1e-6)).clamp(max=1.0))
         if self.decay_steps:
             self._set_rate()
+        changing = () if due is None else (self.flat.detach(), *self.moments.values())
+        before = [tensor.clone() for tensor in changing]
         self.adam.step()
+        for tensor, old in zip(changing, before, strict=True):
+            tensor.copy_(torch.where(due, tensor, old))
         return norm
 
     def _make_adam(self, fused: bool) -> torch.optim.Adam:

@@ -12,7 +12,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agents.base import Agent, AgentContext, Metrics, Timestep, pad_rows
+from agents.ecrl.chamfer import ChamferReward, ChamferSettings
 from agents.ecrl.exploration import Exploration
+from agents.ecrl.objects import load_classifier
 from agents.learner import flatten_parameters
 from agents.networks.entities import share_member
 from agents.networks.families import Networks, PlainNetworks, SmorlNetworks, TokenNetworks
@@ -26,13 +28,14 @@ from common.settings.schema import setting
 
 
 @dataclass(frozen=True)
-class TD3Settings:
+class TD3Settings(ChamferSettings):
     """Section `td3`."""
 
     networks: str = setting(choices=("ecrl", "smorl", "hecrl"))
     h_dim: int = setting(low=1)
     action_token: bool = setting()
     goal_attention: bool = setting()
+    interaction: bool = setting()
     gamma: float | None = setting(above=0.0, below=1.0)
     lr: float | None = setting(above=0.0)
     batch_size: int | None = setting(low=1)
@@ -62,6 +65,7 @@ class TD3(Agent):
     learns_online = True
     learning_only: ClassVar[tuple[str, ...]] = ("critic", "target_critic", "target_policy")
     shown: ClassVar[dict[str, str]] = {"Q": "critic/mean", "loss": "critic/loss"}
+    learns_online: ClassVar[bool] = True
 
     def __init__(self, settings: TD3Settings, context: AgentContext) -> None:
         super().__init__(settings, context)
@@ -72,9 +76,11 @@ class TD3(Agent):
                 f"td3.explore_decay_from={s.explore_decay_from}"
             )
         self.gamma = s.gamma or context.gamma
-        self.value_range = context.reward_range[0] / (1 - self.gamma), 0.0
+        self.reward = make_reward(settings, context)
+        least = s.chamfer_least if self.reward else context.reward_range[0]
+        self.value_range = least / (1 - self.gamma), 0.0
         self.batch_size = s.batch_size
-        self.wants = Hindsight(HindsightLaw(s.p_hindsight, s.moved_share))
+        self.wants = Hindsight(HindsightLaw(s.p_hindsight, s.moved_share), self.reward)
         self.exploration = Exploration(
             s.random_episodes,
             s.explore_eps,
@@ -95,6 +101,7 @@ class TD3(Agent):
             self.target_flats[name] = flatten_parameters(target.requires_grad_(False))
         # The policy climbs the first critic only, and must not move it.
         self.first_critic = share_member(self.critic, networks.critic(1).to(device))
+        self.branches = device.type != "cuda"  # there an update is captured, whichever it is
 
     # --- losses ------------------------------------------------------------------------------
 
@@ -145,13 +152,16 @@ class TD3(Agent):
         those over its own.
         """
         metrics = self._minimise("critic", *self.critic_loss(batch, noise))
-        done, delay = int(self.learners["critic"].moments["step"]), self.settings.policy_delay
-        if done % delay == 0:
-            own = self._minimise("policy", *self.policy_loss(batch))
-            metrics |= {name: value * delay for name, value in own.items()}
-        if done % self.target_period == 0:
-            for name, target in self.target_flats.items():
-                target.lerp_(self.learners[name].flat.detach(), self.settings.tau)
+        done, delay = self.learners["critic"].moments["step"], self.settings.policy_delay
+        due = done % delay == 0
+        if not self.branches or due:
+            loss, own = self.policy_loss(batch)
+            learner = self.learners["policy"]
+            own["policy/grad_norm"] = learner.step(loss, None if self.branches else due)
+            metrics |= {name: value.detach() * (due * delay) for name, value in own.items()}
+        share = self.settings.tau * (done % self.target_period == 0)
+        for name, target in self.target_flats.items():
+            target.lerp_(self.learners[name].flat.detach(), share)
         return metrics
 
     @property
@@ -192,21 +202,41 @@ class TD3(Agent):
             target.load_state_dict(state[f"target_{name}"]["module"])
 
 
+def make_reward(settings: TD3Settings, context: AgentContext) -> ChamferReward | None:
+    """The reward that `td3.reward` names; None for the world's."""
+    if settings.reward == "world":
+        return None
+    spec = context.spec
+    if not spec.explicit:
+        raise UserError(
+            f"td3.reward={settings.reward} is of particles; use obs=dlp or td3.reward=world"
+        )
+    classifier, path = None, settings.object_classifier
+    if path is not None:
+        classifier = load_classifier(path, spec.features - spec.explicit).to(context.device)
+    return ChamferReward(settings, spec, classifier)
+
+
 def choose_networks(settings: TD3Settings, context: AgentContext) -> Networks:
     """The networks that `td3.networks` names; raises `UserError` if observations have none."""
     base = context.networks
     if settings.networks == "hecrl":
         return base
     eit, mlp = (replace(size, h_dim=settings.h_dim) for size in (base.eit, base.mlp))
-    shape = context.spec, context.action_dim, eit, mlp
-    match settings.networks, context.spec.kind:
+    spec, shape = context.spec, (context.spec, context.action_dim, eit, mlp)
+    match settings.networks, spec.kind:
         case "ecrl", "entities":
-            return TokenNetworks(*shape, settings.goal_attention, settings.action_token)
+            options = settings.action_token, settings.goal_attention, settings.interaction
+            return TokenNetworks(*shape, *options)
         case "ecrl", "flat":
             return PlainNetworks(*shape)
-        case "smorl", "entities":
+        case "smorl", "entities" if spec.ordered and spec.shape[0] == 2:
             return SmorlNetworks(*shape)
+        case "smorl", _:
+            raise UserError(
+                "td3.networks=smorl pursues one object; use a world with one, and obs=ec_state"
+            )
     raise UserError(
         f"td3.networks={settings.networks} has none for observations of the kind "
-        f"{context.spec.kind}; use td3.networks=hecrl or another obs"
+        f"{spec.kind}; use td3.networks=hecrl or another obs"
     )

@@ -101,10 +101,11 @@ class FlatNetworks:
 
 @dataclass(frozen=True)
 class TokenNetworks(EntityNetworks):
-    """ECRL's policy and critics on sets, see `agents.networks.tokens`; the two are ablations."""
+    """ECRL's policy and critics on sets, see `agents.networks.tokens`; False for ablations."""
 
-    goal_attention: bool = True
     action_token: bool = True
+    goal_attention: bool = True
+    interaction: bool = True
 
     def policy(self) -> tokens.SetPolicy:
         return tokens.SetPolicy(self._trunk(1), self.action_dim, self.eit)
@@ -114,7 +115,8 @@ class TokenNetworks(EntityNetworks):
         return tokens.SetCritic(trunk, self.action_dim, self.eit, self.action_token)
 
     def _trunk(self, members: int) -> tokens.TokenTrunk:
-        return tokens.TokenTrunk(members, self.spec, self.eit, self.goal_attention)
+        options = self.goal_attention, self.interaction
+        return tokens.TokenTrunk(members, self.spec, self.eit, *options)
 
 
 class SmorlNetworks(EntityNetworks):

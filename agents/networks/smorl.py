@@ -1,7 +1,7 @@
 """The attention of SMORL as ECRL compares with it: one goal entity at a time, no interaction.
 
 Zadaianchuk et al. 2021, re-implemented by Haramati et al. 2024. Letters as in
-`agents.networks.entities`; V views, and the goal has one entity of each: (B, V, D).
+`agents.networks.entities`; V views. Of a goal the last entity of each view is asked for.
 """
 
 import torch
@@ -35,7 +35,7 @@ class ViewAttention(nn.Module):
 
 
 class SmorlTrunk(nn.Module):
-    """A state set and a goal entity to one vector each: (B, N, D), (B, V, D) -> (K, B, 3 E V)."""
+    """State and goal sets to one vector per row: (B, N, D), (B, M, D) -> (K, B, 3 E V)."""
 
     def __init__(self, members: int, spec: ObservationSpec, size: EITSettings) -> None:
         super().__init__()
@@ -48,7 +48,8 @@ class SmorlTrunk(nn.Module):
 
     def forward(self, obs: Tensor, goal: Tensor) -> Tensor:
         state, hidden = split_hidden(obs.unflatten(1, (self.spec.views, -1)), self.spec)
-        wanted, _ = split_hidden(goal.unflatten(1, (self.spec.views, 1)), self.spec)
+        goal = goal.unflatten(1, (self.spec.views, -1))
+        wanted, _ = split_hidden(goal[:, :, -1:], self.spec)
         read = []
         for view, attend in enumerate(self.views):
             sets = self._tokens(state[:, view], self.project)

@@ -41,11 +41,16 @@ class TokenTrunk(nn.Module):
     entities, self-attention; then a learned token, and that of the action, ask the entities.
 
     Args:
-        goal_attention: False leaves the goal out, an ablation.
+        goal_attention: False leaves the goal out. interaction: False leaves self-attention out.
     """
 
     def __init__(
-        self, members: int, spec: ObservationSpec, size: EITSettings, goal_attention: bool = True
+        self,
+        members: int,
+        spec: ObservationSpec,
+        size: EITSettings,
+        goal_attention: bool = True,
+        interaction: bool = True,
     ) -> None:
         super().__init__()
         self.members, self.spec, self.size = members, spec, size
@@ -56,9 +61,9 @@ class TokenTrunk(nn.Module):
         self.encode_view: nn.Module = nn.Identity()
         if spec.views > 1:
             self.encode_view = ViewEncoding(members, spec.views, width, TOKEN_STD)
-        self.state_block = self._block(cross=False)
+        self.state_block = self._block(cross=False) if interaction else None
         self.goal_block = self._block(cross=True) if goal_attention else None
-        self.mixed_block = self._block(cross=False)
+        self.mixed_block = self._block(cross=False) if interaction else None
         self.gather_block = self._block(cross=True)
         self.output_token = nn.Parameter(torch.randn(members, 1, 1, width) * TOKEN_STD)
         self.norm = LayerNorm(members, width, NORM_EPS)
@@ -76,11 +81,13 @@ class TokenTrunk(nn.Module):
             x = torch.cat([action, x], dim=1)  # (K, P, B, E)
             if hidden is not None:
                 hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], dim=1)
-        x = self.state_block(x, ignored=hidden)
+        if self.state_block is not None:
+            x = self.state_block(x, ignored=hidden)
         if self.goal_block is not None:
             target, unseen = self._embed(goal, self.project_goal)
             x = self.goal_block(x, target, ignored=unseen)
-        x = self.mixed_block(x, ignored=hidden)
+        if self.mixed_block is not None:
+            x = self.mixed_block(x, ignored=hidden)
         asking = self.output_token.expand(-1, -1, len(obs), -1)
         if action is not None:
             asking = torch.cat([asking, x[:, :1]], dim=1)

@@ -83,7 +83,11 @@ class Buffer:
 
     def observe(self, rows: Tensor) -> Tensor:
         """Normalised observations of rows (B, ...): (B, ..., *shape)."""
-        return self._normalised(self._at(self.obs, rows))
+        return self._normalised(self.stored(rows))
+
+    def stored(self, rows: Tensor) -> Tensor:
+        """Observations of rows as they lie here: (B, ..., *shape)."""
+        return self._at(self.obs, rows)
 
     def limits(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of each feature over all rows and entities: (D,) each."""

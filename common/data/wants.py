@@ -1,9 +1,11 @@
 """Laws of batches, by which agents say what they want of the data; processes can exchange them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
 from common.data.batches import Batch, Tree, Windows
 from common.data.buffer import Buffer
@@ -13,7 +15,7 @@ from common.data.goals import HindsightLaw
 class Wants(Protocol):
     """A law of batches; without `rewards`, what they are computed from need not be read."""
 
-    rewards: ClassVar[bool]
+    rewards: bool
 
     def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Tree:
         """A batch of `size` samples."""
@@ -37,13 +39,28 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Hindsight:
-    """Transitions with one goal each, of the law; values and policies share it."""
+    """Transitions with one goal each, of the law; values and policies share it.
+
+    Attributes:
+        reward: (B,) of observations reached and asked for (B, *shape), not normalised; None: that
+            of the data.
+    """
 
     law: HindsightLaw
-    rewards: ClassVar[bool] = True
+    reward: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def rewards(self) -> bool:
+        """True if the data have to say them."""
+        return self.reward is None
 
     def sample(self, buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
-        return buffer.gather(self.law.transitions(buffer.episodes, size, generator))
+        rows = self.law.transitions(buffer.episodes, size, generator)
+        batch = buffer.gather(rows)
+        if self.reward is not None:
+            reached, asked = buffer.stored(rows.state + 1), buffer.stored(rows.value_goal)
+            batch.reward = self.reward(reached, asked)
+        return batch
 
 
 @dataclass(frozen=True)

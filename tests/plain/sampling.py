@@ -10,7 +10,7 @@ from common.data.buffer import Buffer
 def sample(buffer: Buffer, size: int, generator: torch.Generator) -> Batch:
     """The batch of `Buffer.sample`, by way of every row of the episodes drawn; no random goals."""
     rows = buffer.goals.transitions(buffer.episodes, size, generator)
-    starts, length = buffer.episodes
+    starts, length = buffer.episodes[:2]
     episode = torch.bucketize(rows.state, starts, right=True) - 1
     first, longest = starts[episode], int(length.max())
     inside = torch.arange(longest).minimum(length[episode, None] - 1)

@@ -16,7 +16,8 @@ from agents.observations.spec import ObservationSpec
 from common.data.batches import Batch
 from common.data.goals import Episodes
 from common.foundation.errors import UserError
-from tests.helpers.agents import CPU, FLAT, SETS, context, defaults, generators
+from common.runs.checkpoint import flatten
+from tests.helpers.agents import CPU, FLAT, PARTICLES, SETS, context, defaults, generators
 from tests.helpers.ecrl import PUBLISHED, fill_tokens, golden, make_td3, td3_settings
 from tests.helpers.networks import randomise
 from tests.helpers.updates import make_buffer
@@ -149,6 +150,20 @@ def test_means_of_the_policys_metrics_are_those_over_its_own_updates() -> None:
     assert math.isclose(agent.update(batch, noise)["policy/loss"].item() / 3, own, rel_tol=1e-5)
 
 
+def test_updates_without_a_branch_learn_the_same() -> None:
+    """As a captured update does, which cannot ask whether the policy is due."""
+    branching, captured, batch = ready(policy_delay=3), ready(policy_delay=3), make_batch()
+    captured.branches = False
+    sums = [0.0, 0.0]
+    for seed in range(7):
+        noise = branching.draw_noise(batch, torch.Generator().manual_seed(seed))
+        for i, agent in enumerate((branching, captured)):
+            sums[i] += agent.update(batch, noise).get("policy/loss", torch.zeros(())).item()
+    one, two = (flatten(agent.state_dict())[0] for agent in (branching, captured))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    assert sums[0] == pytest.approx(sums[1]) and sums[0] != 0
+
+
 def test_targets_start_as_copies_and_move_once_per_burst_unless_told() -> None:
     agent = make_td3()
     for name, target in agent.target_flats.items():
@@ -163,6 +178,19 @@ def test_values_lie_between_what_the_worst_rewards_sum_to_and_nothing() -> None:
     low, high = TD3(td3_settings(gamma=0.98), worse).value_range
     assert low == pytest.approx(-100) and high == 0
     assert TD3(td3_settings(gamma=None), worse).value_range[0] == pytest.approx(-20)
+
+
+def test_rewards_of_particles_take_the_place_of_the_worlds() -> None:
+    agent = make_td3(PARTICLES, reward="chamfer", p_hindsight=1.0, gamma=0.9)
+    assert agent.value_range == pytest.approx((-80, 0))
+    assert not agent.wants.rewards and make_td3().wants.rewards
+    buffer = make_buffer(PARTICLES)
+    batch = agent.wants.sample(buffer, 32, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.reward, agent.reward(batch.next_obs, batch.value_goal))
+    assert batch.reward.min() < -1  # the data's are 0 and -1
+    buffer.normalise = lambda obs: obs * 0
+    again = agent.wants.sample(buffer, 32, torch.Generator().manual_seed(0))
+    assert torch.equal(again.reward, batch.reward) and not again.next_obs.any()
 
 
 # --- acting ---------------------------------------------------------------------------------------
@@ -254,6 +282,25 @@ def test_images_have_no_networks_of_ecrls() -> None:
     with pytest.raises(UserError, match=r"td3\.networks=ecrl has none .* kind image; use"):
         make_td3(spec)
     assert isinstance(choose_networks(td3_settings(networks="hecrl"), context(spec)), ImageNetworks)
+
+
+def test_smorls_attention_is_for_one_object() -> None:
+    one = ObservationSpec("entities", (2, 4))
+    batch = make_batch(one)
+    agent = make_td3(one, networks="smorl")
+    other = batch.clone()
+    other.value_goal[:, 0] += 1  # the pusher's, which nobody asks for
+    noise = agent.draw_noise(batch, torch.Generator().manual_seed(0))
+    losses = [agent.critic_loss(b, noise)[0] for b in (batch, other)]
+    assert torch.equal(*losses)
+    for spec in (SETS, PARTICLES, FLAT):
+        with pytest.raises(UserError, match=r"td3\.networks=smorl pursues one object; use a world"):
+            make_td3(spec, networks="smorl")
+
+
+def test_rewards_of_particles_need_particles() -> None:
+    with pytest.raises(UserError, match=r"td3\.reward=chamfer is of particles; use obs=dlp or"):
+        make_td3(reward="chamfer")
 
 
 def test_a_schedule_that_ends_before_it_begins_is_refused() -> None:

@@ -155,6 +155,23 @@ def test_without_goal_attention_the_goal_is_not_seen() -> None:
     assert torch.equal(critic(obs, action, goal), critic(obs, action, -goal))
 
 
+def test_without_interaction_an_entity_asks_the_goal_alone() -> None:
+    torch.manual_seed(0)
+    networks = TokenNetworks(SET, 3, SMALL, MLP, interaction=False)
+    policy = randomise(networks.policy())
+    whole = TokenNetworks(SET, 3, SMALL, MLP).policy()
+    assert count(whole) - count(policy) == 2 * count(whole.trunk.state_block)
+    seen = []
+    policy.trunk.gather_block.norm_context.register_forward_hook(lambda m, x, y: seen.append(x[0]))
+    obs, goal = torch.randn(5, 4, 7), torch.randn(5, 4, 7)
+    changed = obs.clone()
+    changed[:, 2] += 1
+    for state, target in ((obs, goal), (changed, goal), (obs, -goal)):
+        policy(state, target)
+    differs = [[not torch.allclose(seen[0][:, n], x[:, n]) for n in range(4)] for x in seen[1:]]
+    assert differs == [[False, False, True, False], [True] * 4]
+
+
 def test_nobody_attends_to_hidden_particles() -> None:
     """With no one asking for the values of hidden ones, others do not change with them."""
     policy, critic = make(PARTICLES)
