@@ -75,6 +75,7 @@ class World(ABC):
     headline: ClassVar[str] = "success"  # the metric of which more is better, above all others
     needs_opengl: ClassVar[bool] = True  # whether frames are drawn by a graphics driver
     in_process: ClassVar[bool] = False  # whether a worker process costs more than its steps
+    reward_range: tuple[float, float] = (-1.0, 0.0)  # that agents bound their values by
 
     actions: ActionSpec
     state_dim: int
@@ -242,7 +243,6 @@ class GoalWorld(World):
     """
 
     reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
-    reward_range: ClassVar[tuple[float, float]] = (-1.0, 0.0)  # nominal; values are clipped by it
     reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
 
