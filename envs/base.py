@@ -243,7 +243,6 @@ class GoalWorld(World):
     """
 
     reward_fields: tuple[str, ...]  # dataset columns that `reward` reads
-    reward_range: ClassVar[tuple[float, float]] = (-1.0, 0.0)  # nominal; values are clipped by it
     reward_within_episode: bool = False  # whether `reward` wants goals of the episode
     identifies_entities: ClassVar[bool] = False  # whether `state_entities` says which a row is of
 

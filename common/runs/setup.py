@@ -12,10 +12,11 @@ from agents.networks.families import make_networks
 from agents.observations.kinds import make_observation
 from agents.observations.states import Observation
 from common.data.normaliser import Normaliser
+from common.foundation.errors import UserError
 from common.foundation.registry import AGENTS, lookup
 from common.settings.config import Config
 from common.settings.online import Schedule
-from envs.base import World
+from envs.base import GoalWorld, World
 from visual_encoders.frozen import EncoderChoice
 
 
@@ -70,4 +71,10 @@ def make_setup(
     )
     torch.manual_seed(config.seed)  # of the initial parameters
     agent = lookup(AGENTS, config.agent, "agent")(config.agent_settings, context)
+    smaller = isinstance(world, GoalWorld) and world.goal_dim < world.state_dim
+    if smaller and agent.pursues_subgoals and not observation.pixels:
+        raise UserError(
+            f"agent={config.agent} needs goals of as many entities as states have; "
+            f"set {config.agent}.disable_subgoal=true to act on those of task={world.name}"
+        )
     return Setup(agent, world, observation, normaliser)

@@ -77,6 +77,11 @@ class Pushing(GoalWorld):
             render_mode="rgb_array",
         )
 
+    def observation_problem(self, kind: str, pixels: bool) -> str | None:
+        if kind == "flat" and not pixels and self.goal_dim < self.state_dim:
+            return f"goals of mode={self.law.name} have fewer objects than states; use obs=ec_state"
+        return None
+
     # Data: any episode is, whatever its goal was.
 
     def check_collects(self) -> None:

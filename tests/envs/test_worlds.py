@@ -15,16 +15,21 @@ from envs.make import make_env
 from envs.manipobj import modes
 from tests.helpers.manipobj_worlds import make_world as cubes
 from tests.helpers.point_world import COLLECT
+from tests.helpers.pushing_worlds import make_world as pushing
 from tests.helpers.pushtetris_worlds import make_world as tetris
 from tests.helpers.scene_worlds import make_world as scene
 from tests.helpers.worlds import random_episode
 
-WORLDS = [cubes, scene, tetris]
+WORLDS = [cubes, pushing, scene, tetris]
 COLLECTION = {"mode": "data_collection"}
 
 
-@pytest.mark.parametrize("changes", [{}, COLLECTION])
-@pytest.mark.parametrize("make_world", WORLDS)
+@pytest.mark.parametrize(
+    ("make_world", "changes"),
+    [(world, {}) for world in WORLDS]
+    + [(world, COLLECTION) for world in WORLDS if world is not pushing]
+    + [(pushing, {"mode": "num_cubes"}), (pushing, {"mode": "push_t", "num_objects": 2})],
+)
 def test_a_seed_reproduces_the_whole_episode(make_world, changes):
     """After another episode, and beside a second environment that shares its model."""
     first, other = (make_world(**changes).make().unwrapped for _ in range(2))
@@ -61,6 +66,9 @@ def test_seeds_differ(make_world):
         ("manipobj-v0", {"num_cubes": 1}, (28,)),
         ("hecrl/visual-scene-v0", {"num_cubes": 2}, (49,)),
         ("hecrl/visual-scene-v0", {"ob_type": "states_clean"}, (17,)),
+        ("pushing-v0", {"num_objects": 3}, (8,)),
+        ("pushing-v0", {"mode": "push_t", "render_mode": "rgb_array"}, (6,)),
+        ("pushing-v0", {"ob_type": "pixels", "multiview": True}, (2, 128, 128, 3)),
         ("pushtetris-v0", {"render_mode": "rgb_array"}, (44,)),
         ("pushtetris-v0", {"ob_type": "pixels", "render_mode": "rgb_array"}, (128, 128, 3)),
     ],
@@ -99,6 +107,8 @@ def test_config_yaml_has_the_defaults_of_environments():
         ("visual-scene-v0", {"mode": "task_stack"}, "mode=task_stack is not known"),
         ("visual-scene-v0", {"num_cubes": 3}, "num_cubes=3 is too large"),
         ("visual-scene-v0", {"reward_mode": "dense"}, "reward_mode=dense .*: sparse, step"),
+        ("pushing-v0", {"mode": "push"}, "mode=push is not known; allowed: n_cubes"),
+        ("pushing-v0", {"num_objects": 13}, "num_objects=13 is too large"),
         ("pushtetris-v0", {"reward_mode": "chamfer"}, "reward_mode=chamfer .*: sparse, step"),
         ("pushtetris-v0", {"mode": "random"}, "mode=random is not known"),
         ("pushtetris-v0", {"object_list": ("L", "Q")}, "object_list=Q .* allowed: O, I, S"),
@@ -129,6 +139,7 @@ def test_worlds_can_be_sent_to_workers_and_described(make_world):
     [
         (cubes(), (32, 32, 3)),
         (cubes(multiview=True), (2, 32, 32, 3)),
+        (pushing(num_objects=2), (32, 32, 3)),
         (scene(multiview=True), (2, 32, 32, 3)),
         (tetris(render_size=64), (64, 64, 3)),
     ],
