@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # From an empty machine to an agent that acts through generated subgoals, on two CPU cores:
-#     bash commands/quickstart.sh [cube|scene|tetris-1|tetris-2] [overrides of training]
+#     bash commands/quickstart.sh [cube|scene|tetris-1|tetris-2|pushing] [overrides of training]
 # Collects data with scripted policies, trains EC-SGIQL, evaluates it with and without subgoals and
-# beside a random policy. Run again it reuses what is there; `steps=50000` goes on learning.
+# beside a random policy; of pushing see quickstart_pushing.sh. Run again it reuses what is there;
+# `steps=50000` goes on learning.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" requirements.txt
 source commands/phases.sh
@@ -50,8 +51,10 @@ tetris-1 | tetris-2) # one or two pieces
     learning=("${first[@]}" sgiql.expectile=0.9 sgiql.alpha=0.1 lr=5e-4 steps=20000)
     evaluation=(max_episode_steps=400 num_eval_episodes=50)
     glance=20 ;;
+pushing)
+    exec bash commands/quickstart_pushing.sh "$@" ;;
 *)
-    echo "error: there is no quickstart for $world; there is cube, scene, tetris-1, tetris-2" >&2
+    echo "error: there is no quickstart for $world; there is cube, scene, tetris-1, tetris-2, pushing" >&2
     exit 2 ;;
 esac
 name=quickstart-$world

@@ -282,9 +282,8 @@ def test_an_episode_longer_than_the_replay_is_a_mistake():
 # --- real processes -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["td3", "td3, overlapped"])
-def test_a_killed_training_goes_on_to_the_same_bits(name, tmp_path):
-    """Metrics, parameters and episodes; the disk is at work whenever the kill comes."""
-    (job,) = (job for job in kills.online_jobs() if job.name == f"train.py, {name}")
-    tally = kills.run(job, 2, tmp_path)
-    assert (tally.tried, tally.lost) == (2, [])
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path):
+    """Metrics, parameters and episodes; `python -m tests.faults` kills more often."""
+    job = kills.online_jobs()[-1]
+    tally = kills.run(job, 1, tmp_path)
+    assert (tally.tried, tally.lost) == (1, [])
