@@ -62,7 +62,6 @@ class TD3(Agent):
     Settings = TD3Settings
     name = "td3"
     losses: ClassVar[tuple[str, ...]] = ("critic_loss", "policy_loss")
-    learns_online = True
     learning_only: ClassVar[tuple[str, ...]] = ("critic", "target_critic", "target_policy")
     shown: ClassVar[dict[str, str]] = {"Q": "critic/mean", "loss": "critic/loss"}
     learns_online: ClassVar[bool] = True
