@@ -26,6 +26,8 @@ from common.foundation.device import limited_threads
 from common.foundation.errors import UserError
 from common.settings.schema import setting
 
+POLICY_METRICS = tuple(f"policy/{name}" for name in ("loss", "q", "action_square", "grad_norm"))
+
 
 @dataclass(frozen=True)
 class TD3Settings(ChamferSettings):
@@ -62,7 +64,6 @@ class TD3(Agent):
     Settings = TD3Settings
     name = "td3"
     losses: ClassVar[tuple[str, ...]] = ("critic_loss", "policy_loss")
-    learns_online = True
     learning_only: ClassVar[tuple[str, ...]] = ("critic", "target_critic", "target_policy")
     shown: ClassVar[dict[str, str]] = {"Q": "critic/mean", "loss": "critic/loss"}
     learns_online: ClassVar[bool] = True
@@ -148,8 +149,8 @@ class TD3(Agent):
     def update(self, batch: Batch, noise: Tree) -> Metrics:
         """The critics; the policy at every `policy_delay`-th update, the targets at theirs.
 
-        Metrics of the policy are multiplied by the delay: their means over all updates are then
-        those over its own.
+        Metrics of the policy are zero where it is not due, and else multiplied by the delay: their
+        means over all updates are then those over its own.
         """
         metrics = self._minimise("critic", *self.critic_loss(batch, noise))
         done, delay = self.learners["critic"].moments["step"], self.settings.policy_delay
@@ -159,6 +160,8 @@ class TD3(Agent):
             learner = self.learners["policy"]
             own["policy/grad_norm"] = learner.step(loss, None if self.branches else due)
             metrics |= {name: value.detach() * (due * delay) for name, value in own.items()}
+        else:
+            metrics |= dict.fromkeys(POLICY_METRICS, torch.zeros_like(done))
         share = self.settings.tau * (done % self.target_period == 0)
         for name, target in self.target_flats.items():
             target.lerp_(self.learners[name].flat.detach(), share)

@@ -154,6 +154,16 @@ class PushingEnv(gym.Env):
         frames = [self._table.draw(camera, colors, **kwargs) for camera in self._cameras]
         return np.stack(frames) if len(frames) > 1 else frames[0]
 
+    def object_masks(self) -> np.ndarray:
+        """Return which pixels of each camera show an object: (cameras, height, width) booleans."""
+        hidden = self._colors.copy()
+        hidden[:, 3] = 0
+        masks = []
+        for camera in self._cameras:
+            seen, empty = (self._table.draw(camera, own) for own in (self._colors, hidden))
+            masks.append((seen != empty).any(axis=-1))
+        return np.stack(masks)
+
     def frame(self) -> np.ndarray:
         """Draw all cameras side by side (height, cameras * width, 3), for people to look at."""
         return side_by_side(self._frames())

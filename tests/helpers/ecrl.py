@@ -132,3 +132,10 @@ def td3_settings(**changes) -> TD3Settings:
 def make_td3(spec: ObservationSpec = SETS, **changes) -> TD3:
     torch.manual_seed(0)
     return TD3(td3_settings(**changes), context(spec))
+
+
+def make_unbranched_td3() -> TD3:
+    """As on a device whose updates are captured; policy and targets have rhythms of their own."""
+    agent = make_td3(p_hindsight=1.0, policy_delay=2, target_period=3)
+    agent.branches = False
+    return agent

@@ -7,6 +7,10 @@ import torch
 from agents.ecrl import objects
 from agents.ecrl.objects import ObjectClassifier, load_classifier, on_objects, train_classifier
 from common.foundation.errors import UserError
+from common.settings.config import compose
+from envs.make import make_world
+from envs.rendering import rendering_problem
+from tests.helpers.encoder_folders import dlp_folder
 
 
 def test_a_particle_is_an_objects_if_its_place_lies_on_one() -> None:
@@ -74,3 +78,20 @@ def test_the_command_refuses_what_cannot_be(arguments, problem, tmp_path, capsys
     with pytest.raises(SystemExit):
         objects.main([str(tmp_path / "x"), *arguments])
     assert problem in capsys.readouterr().err
+
+
+def test_labels_come_from_the_pixels_in_which_the_simulator_shows_objects(tmp_path) -> None:
+    if problem := rendering_problem():
+        pytest.skip(problem)
+    size = ["env_kwargs.pushing.width=64", "env_kwargs.pushing.height=64", "multiview=true"]
+    encoder = f"rep_model_checkpoint={dlp_folder(tmp_path / 'encoder')}"
+    config = compose(["task=pushing-v0", "obs=dlp", "rep_model_device=cpu", encoder, *size])
+    looks, labels = objects.label_particles(config, 2)
+    assert looks.shape == (2, 12, 3) and labels.shape == (2, 12)
+    env = make_world(config).make(pixels=True)
+    frame, _ = env.reset(seed=config.seed)
+    red, *others = np.moveaxis(frame.astype(int), -1, 0)
+    masks, red = env.unwrapped.object_masks(), red > np.maximum(*others) + 60
+    assert masks.shape == (2, 64, 64) and masks[red].all() and 0 < masks.mean() < 0.02
+    assert red.sum() > 0.5 * masks.sum()  # the rest are its edges
+    env.close()

@@ -26,7 +26,8 @@ from common.training.acceleration import (
 from common.training.engine import choose_acceleration, make_updates
 from common.training.graphs import GraphUpdates
 from common.training.updates import Updates
-from tests.helpers.agents import CPU, FLAT, make_hiql, make_sgiql
+from tests.helpers.agents import CPU, FLAT, PARTICLES, make_hiql, make_sgiql
+from tests.helpers.ecrl import make_td3, make_unbranched_td3
 from tests.helpers.networks import randomise
 from tests.helpers.updates import assert_same, make_buffer, make_draws, run
 from tests.helpers.windows import make as make_ecdiffuser
@@ -120,6 +121,15 @@ def test_the_loss_on_windows_is_one_graph(fresh_compiler: None) -> None:
     noise = eager.draw_noise(batch, generator)
     expected = eager.window_loss(batch, noise)[0]
     assert torch.equal(compiled.window_loss(batch, noise)[0], expected)
+
+
+def test_losses_of_hidden_particles_are_one_graph_each(fresh_compiler: None) -> None:
+    eager, compiled = (make_td3(PARTICLES, p_hindsight=1.0) for _ in range(2))
+    compile_losses(compiled, "eager")
+    batch, generator = make_draws(make_buffer(PARTICLES), wants=eager.wants)(1)
+    noise = eager.draw_noise(batch, generator)
+    assert torch.equal(compiled.critic_loss(batch, noise)[0], eager.critic_loss(batch, noise)[0])
+    assert torch.equal(compiled.policy_loss(batch)[0], eager.policy_loss(batch)[0])
 
 
 def run_eager(agent, draws: Draws, steps: int) -> dict[str, torch.Tensor]:
@@ -246,11 +256,11 @@ def rate_on_device(agent) -> None:
         learner.adam.param_groups[0]["lr"] = torch.tensor(learner.lr)
 
 
-@pytest.mark.parametrize("make", [make_sgiql, make_hiql, make_ecdiffuser])
+@pytest.mark.parametrize("make", [make_sgiql, make_hiql, make_ecdiffuser, make_unbranched_td3])
 def test_replayed_updates_go_on_as_eager_ones(make, no_gpu: list[Recorder], monkeypatch) -> None:
     """Batch, noise, falling learning rate, Adam's count: nothing may be frozen in the graph.
 
-    Nor the places at which an average of weights begins and goes on.
+    Nor the places at which an average of weights begins and goes on, or a policy is updated.
     """
     eager, captured = make(), make()
     for agent in (eager, captured):
