@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from common.settings.schema import CollectSettings
 from envs.pushing import rules
-from envs.pushing.physics import ACTION_METRES, FALLEN, TIP
+from envs.pushing.physics import ACTION_METRES, FALLEN
 
 if TYPE_CHECKING:
     from envs.pushing.env import PushingEnv
@@ -86,11 +86,12 @@ class ScriptedPusher(RandomPolicy):
                 along = 1  # it has to be in front of the corridor first
         way = np.zeros(2)
         way[along] = np.sign(error[along])
-        reach = rules.CUBE / 2 + TIP[along] / 2  # between the centres when they touch
+        tip = self._env.table.tip[:2] / 2
+        reach = rules.CUBE / 2 + tip[along]  # between the centres when they touch
         gap, aside = (cube - pusher) @ way, abs(pusher - cube)[1 - along]
         if aside < self.aligned and gap > 0.9 * reach:
             return cube + way * (abs(error[along]) - reach) - pusher
-        boxes[:, 1] += np.array(TIP[:2]) / 2 + self.clearance / 2
+        boxes[:, 1] += tip + self.clearance / 2
         behind = cube - way * (reach + self.clearance)
         return next_point(pusher, behind, boxes, self.clearance / 2) - pusher
 

@@ -30,7 +30,7 @@ def test_two_views_frames_and_subgoals():
     np.testing.assert_array_equal(frame, np.concatenate(list(observation), axis=1))
     assert (env.subgoal_frame(info["state_goal"]) != frame).any()
     np.testing.assert_array_equal(env.frame(), frame)  # the ghosts are gone
-    np.testing.assert_array_equal(env._table.qpos, before)
+    np.testing.assert_array_equal(env.table.qpos, before)
 
 
 def test_cameras_look_as_the_reference_s_do():
