@@ -137,7 +137,7 @@ class Table:
         """Draw a frame (height, width, 3) uint8; objects are in RGBA `colors` (N, 4)."""
         renderer = shared_renderer(self._model, *self._size, self._quality)
         self._model.geom_rgba[self._geoms] = colors[:, None]  # the model is not this table's own
-        mujoco.mj_forward(self._model, self._data)
+        mujoco.mj_kinematics(self._model, self._data)  # leaves the solver's warm start alone
         renderer.update_scene(self._data, camera=camera)
         if scene_callback:
             scene_callback(renderer.scene)

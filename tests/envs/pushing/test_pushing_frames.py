@@ -73,6 +73,21 @@ def test_environments_keep_their_colours_apart():
     np.testing.assert_array_equal(first.frame(), before)
 
 
+def test_drawing_changes_nothing():
+    """A filmed episode is, to the last bit, the one that is not filmed."""
+    ends = []
+    for filmed in (False, True):
+        env = make_env(mode="push_t", num_objects=2)
+        put(env, [(0.0, 0.03, 0), (0.1, -0.2, 0)], pusher_x=-0.1)
+        for x in (1.0, -0.5, 1.0, 0.5):
+            env.step(np.array([x, 0.1, 0], np.float32))
+            if filmed:
+                env.frame()
+        ends.append(env.table.qpos)
+    assert ends[0][6] != 0
+    np.testing.assert_array_equal(*ends)
+
+
 def test_a_stored_row_is_drawn_again():
     world = make_world()
     env = world.make().unwrapped
