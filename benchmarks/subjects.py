@@ -18,6 +18,7 @@ from envs.make import make_world
 
 WORLDS = {
     "PPP-Cube, 3 cubes": ("manipobj", ("env_kwargs.manipobj.num_cubes=3",)),
+    "Pushing, 3 cubes": ("pushing", ("task=pushing-v0", "env_kwargs.pushing.num_objects=3")),
     "Scene": ("scene", ("task=visual-scene-v0",)),
     "Push-Tetris, 3 pieces": (
         "pushtetris",
@@ -132,7 +133,7 @@ def make_benchmark_world(
     section, settings = WORLDS[title]
     changes = [*settings, f"max_episode_steps={steps}", f"multiview={str(multiview).lower()}"]
     if collects:
-        changes.append(f"env_kwargs.{section}.mode=data_collection")
+        changes += make_world(compose(changes)).collect_overrides()
     if fast and not has_qualities(title):
         raise UserError(f"{title} is drawn in one quality only")
     if fast:

@@ -19,6 +19,7 @@ import numpy as np
 from common.foundation.errors import UserError
 from common.foundation.registry import load
 from common.settings.schema import CollectSettings, show
+from envs.columns import fit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,7 +183,8 @@ class World(ABC):
         for name in ("actions", "terminals"):
             if name not in sample:
                 raise UserError(f"column {name} is missing (there are {', '.join(sample)})")
-        columns = {name: _fit(name, rows, expected, self) for name, rows in sample.items()}
+        settings = " ".join(self.collect_overrides())
+        columns = {name: fit(name, rows, expected, settings) for name, rows in sample.items()}
         images = columns.get("observations", {"dtype": "", "shape": ()})
         return self.describe() | {
             "multiview": len(images["shape"]) == 4,
@@ -285,24 +287,3 @@ class GoalWorld(World):
         there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
         """
         raise UserError(f"task={self.name} does not tell the positions of its objects")
-
-
-def _fit(
-    name: str, rows: np.ndarray, expected: Mapping[str, tuple[tuple[int, ...], str]], world: World
-) -> dict[str, Any]:
-    """Return the header's entry of a foreign column; one that the world has not is kept as it is.
-
-    Images may be of any size and number of views, terminals any number that is zero or not.
-    """
-    shape, dtype = expected.get(name, (rows.shape[1:], rows.dtype.name))
-    found = f"column {name} has rows of shape {rows.shape[1:]} and type {rows.dtype}"
-    if name == "observations" and dtype == "uint8":
-        if rows.dtype != np.uint8 or rows.ndim not in (4, 5) or rows.shape[-1] != 3:
-            raise UserError(f"{found}, images are (height, width, 3) or (views, ...) uint8")
-        shape = rows.shape[1:]
-    elif rows.shape[1:] != shape or not (
-        name == "terminals" or np.can_cast(rows.dtype, dtype, "same_kind")
-    ):
-        settings = " ".join(world.collect_overrides())
-        raise UserError(f"{found}, with {settings} it is {shape} and {dtype}")
-    return {"shape": list(shape), "dtype": dtype}

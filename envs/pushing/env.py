@@ -54,7 +54,7 @@ class PushingEnv(gym.Env):
         self.num_objects, self._scene = self.law.num_objects, self.law.scene
         self._cameras = CAMERAS if multiview else CAMERAS[:1]
         self.size = settings.height, settings.width
-        self._table = Table(self._scene, self.num_objects, self.size, settings.render_quality)
+        self.table = Table(self._scene, self.num_objects, self.size, settings.render_quality)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.observation_space = self._make_observation_space()
 
@@ -78,14 +78,17 @@ class PushingEnv(gym.Env):
         self._colors = np.ones((self.num_objects, 4))
         self._colors[:, :3] = rules.PALETTE[self.law.draw_colors(self.np_random)]
         goal = self._make_goal(bool((options or {}).get("render_goal", False)))
-        self._table.place(self.law.draw_start(self.np_random), self._scene.home)
+        self.table.place(self.law.draw_start(self.np_random), self._scene.home)
+        self._look()
         return self._observe(), self._info() | goal
 
     def _make_goal(self, render: bool) -> dict[str, Any]:
         """Place the objects where they are wanted, the pusher retracted, and keep what is seen."""
-        self._table.place(self.law.draw_goal(self.np_random), self._scene.retracted)
-        wanted = self._state(self.law.goal_objects)
-        self.goal_rows = self._rows(self.law.goal_objects)[1:]
+        self.table.place(self.law.draw_goal(self.np_random), self._scene.retracted)
+        self._look()
+        rows = self._rows[: 1 + self.law.goal_objects]
+        self.goal_rows, wanted = rows[1:], rows.astype(np.float32).ravel()
+        self._goal_of = np.arange(self.num_objects) % len(self.goal_rows)
         pixels, picture = self.ob_type == "pixels", None
         if render or pixels:
             picture = self._frames(self.law.goals_shown)
@@ -99,51 +102,49 @@ class PushingEnv(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Apply one action (3,), 0.316 s; the time limit truncates, not this."""
-        before = self._table.objects
-        self._table.move(action)
-        moved = bool((abs(self._table.objects - before)[:, :2] > rules.MOVED).any())
-        error = self._errors()
+        before = self._objects
+        self.table.move(action)
+        self._look()
+        moved = bool((abs(self._objects - before)[:, :2] > rules.MOVED).any())
+        error = rules.errors(self._rows[1:], self.goal_rows[self._goal_of])
         info = self._info() | self._figures(error) | {"was_agent_object_interaction": moved}
         reward = float(rules.reward(error, self._scene.scale))
         return self._observe(), reward, False, False, info
 
-    def _errors(self) -> np.ndarray:
-        """By how much each object (N,) misses its goal."""
-        goals = self.goal_rows[np.arange(self.num_objects) % len(self.goal_rows)]
-        return rules.errors(self._rows()[1:], goals)
-
     def _figures(self, error: np.ndarray) -> dict[str, Any]:
+        """Return what `Pushing.metrics` names, from the objects' errors (N,)."""
         reached = error < self.law.within
-        objects = self._table.objects
-        return {
+        figures = {
             "success": bool(reached.all()),
             "success_frac": float(reached.mean()),
             "mean_distance": float(error.mean()),
             "max_distance": float(error.max()),
-            "fallen": int((objects[:, 2] < FALLEN).sum()),
-            "sorted_frac": rules.sorted_fraction(objects[:, :2], self.goal_rows[:, :2]),
-            **{f"yaw_error_{i}": float(value) for i, value in enumerate(error)},
+            "fallen": int((self._objects[:, 2] < FALLEN).sum()),
         }
+        if self._scene.blocks:
+            figures |= {f"yaw_error_{i}": float(value) for i, value in enumerate(error)}
+        if len(self.goal_rows) < self.num_objects:
+            figures["sorted_frac"] = rules.sorted_fraction(self._rows[1:], self.goal_rows)
+        return figures
 
     # Observations.
 
-    def _rows(self, count: int | None = None) -> np.ndarray:
-        """Return the state's rows of the pusher and the first `count` objects."""
-        objects = self._table.objects[:count]
-        rows = np.zeros((1 + len(objects), self._scene.row_dim))
-        rows[0, :2], rows[1:, :2] = self._table.pusher[:2], objects[:, :2]
-        rows[1:, 2:] = objects[:, 3:][:, : rows.shape[1] - 2]
-        rows[:, :2] = np.clip(rows[:, :2], -rules.LARGEST_XY, rules.LARGEST_XY)
-        return rows
+    def _look(self) -> None:
+        """Take the objects (N, 4) and the state's rows (N + 1, 2 or 3) from the table."""
+        self._objects = self.table.objects
+        self._rows = np.zeros((1 + self.num_objects, self._scene.row_dim))
+        self._rows[0, :2] = self.table.pusher[:2]
+        self._rows[1:] = self._objects[:, [0, 1, 3][: self._scene.row_dim]]
+        self._rows[:, :2] = self._rows[:, :2].clip(-rules.LARGEST_XY, rules.LARGEST_XY)
 
-    def _state(self, count: int | None = None) -> np.ndarray:
-        return self._rows(count).astype(np.float32).ravel()
+    def _state(self) -> np.ndarray:
+        return self._rows.astype(np.float32).ravel()
 
     def _observe(self) -> np.ndarray:
         return self._frames() if self.ob_type == "pixels" else self._state()
 
     def _info(self) -> dict[str, Any]:
-        return {"state_obs": self._state(), "qpos": self._table.qpos}
+        return {"state_obs": self._state(), "qpos": self.table.qpos}
 
     # Frames.
 
@@ -151,7 +152,7 @@ class PushingEnv(gym.Env):
         """Draw the cameras of `ob_type="pixels"`, with the first `shown` objects alone."""
         colors = self._colors.copy()
         colors[shown or self.num_objects :, 3] = 0
-        frames = [self._table.draw(camera, colors, **kwargs) for camera in self._cameras]
+        frames = [self.table.draw(camera, colors, **kwargs) for camera in self._cameras]
         return np.stack(frames) if len(frames) > 1 else frames[0]
 
     def object_masks(self) -> np.ndarray:
@@ -175,10 +176,10 @@ class PushingEnv(gym.Env):
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
         """Draw `frame` with the pusher and the objects of a state (S,) as ghosts."""
         rows = np.asarray(state, np.float64).reshape(-1, self._scene.row_dim)
-        ghosts = partial(self._table.draw_ghosts, rows=rows, colors=self._colors)
+        ghosts = partial(self.table.draw_ghosts, rows=rows, colors=self._colors)
         return side_by_side(self._frames(scene_callback=ghosts))
 
     def replay(self, qpos: np.ndarray) -> np.ndarray:
         """Draw `frame` of a stored `qpos` (3 + 4 N,)."""
-        self._table.set_state(qpos)
+        self.table.set_state(qpos)
         return self.frame()

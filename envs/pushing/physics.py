@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +23,8 @@ with without_backend():
 STEPS = 79  # of the simulator in an action
 ACTION_METRES = 0.125  # that an action of 1 asks for
 Z_BAND = (0.020, 0.035)  # of the controlled point: the pusher never passes over a cube
-TIP = (0.0176, 0.0286, 0.060)  # size; its lower edge is 17.5 mm below the controlled point
 FALLEN = -0.01  # z of an object's centre, below which it has left the table
+BOX, SPHERE = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
 UPRIGHT = np.array([1.0, 0.0, 0.0, 0.0])
 
 # Parts of an object: centre and size; its foot's x and the length of its torsional friction.
@@ -31,75 +32,8 @@ CUBE_PARTS = (((0.0, 0.0), (rules.CUBE,) * 3),)
 BLOCK_PARTS = (((0.0, 0.0), (0.03, 0.09, 0.03)), ((0.045, 0.0), (0.06, 0.02, 0.03)))
 CUBE_FOOT, BLOCK_FOOT = (0.0, 0.0134), (0.0138, 0.0295)
 
-MODEL = """
-<mujoco model="pushing">
-  <option timestep="0.004" integrator="implicitfast" cone="elliptic" impratio="10" iterations="20"/>
-  <visual>
-    <headlight ambient="0.2 0.2 0.2" diffuse="0 0 0" specular="0 0 0"/>
-    <global offwidth="{width}" offheight="{height}"/>
-    <map znear="0.02" zfar="20"/>
-  </visual>
-  <default>
-    <geom solref="0.008 1" solimp="0.98 0.99 0.001" friction="0.4" condim="3" density="1000"/>
-    <default class="ground"><geom contype="0" conaffinity="2"/></default>
-    <default class="foot">
-      <geom type="sphere" size="0.003" contype="2" conaffinity="0" condim="4" priority="1" mass="0"
-        rgba="0 0 0 0"/>
-    </default>
-    <default class="shown">
-      <geom type="box" contype="0" conaffinity="0" mass="0" rgba="0.25 0.25 0.25 1"/>
-    </default>
-  </default>
-  <asset>
-    <texture name="tiles" type="2d" builtin="checker" rgb1="0.45 0.45 0.45" rgb2="0.5 0.5 0.5"
-      width="128" height="128"/>
-    <material name="tiles" texture="tiles" texrepeat="4 4" texuniform="true"/>
-  </asset>
-  <worldbody>
-    {lights}
-    <camera name="front" pos="0.8 0 0.775" xyaxes="0 1 0 -0.7517 0 0.6595" fovy="35"/>
-    <camera name="side" pos="0 -0.8 0.625" xyaxes="1 0 0 0 0.6767 0.7363" fovy="35"/>
-    <geom name="floor" class="ground" type="plane" size="5 5 1" pos="0 0 -1.025" material="tiles"/>
-    <geom name="table" class="ground" type="box" size="{table}" pos="0 0 -0.025"
-      rgba="0.9 0.9 0.9 1"/>
-    {walls}
-    <body name="pusher" gravcomp="1">
-      <inertial pos="0 0 0" mass="1" diaginertia="0.01 0.01 0.01"/>
-      <joint name="pusher_x" type="slide" axis="1 0 0"/>
-      <joint name="pusher_y" type="slide" axis="0 1 0"/>
-      <joint name="pusher_z" type="slide" axis="0 0 1"/>
-      <geom name="tip" type="box" size="{tip}" pos="0 0 0.0125" rgba="0.25 0.25 0.25 1"/>
-      <geom class="shown" size="0.02 0.035 0.02" pos="0 0 0.06"/>
-      <geom class="shown" type="cylinder" size="0.012 0.2" pos="0 0 0.28"/>
-    </body>
-    {objects}
-  </worldbody>
-  <actuator>
-    {actuators}
-  </actuator>
-</mujoco>
-"""
-LIGHT = """<light directional="true" castshadow="false" dir="{} {} -0.55" diffuse="0.4 0.4 0.4"
-  ambient="0.05 0.05 0.05" specular="0.1 0.1 0.1"/>"""
-WALL = '<geom type="box" size="{}" pos="{}" rgba="0.6 0.6 0.65 1"/>'
-OBJECT = """<body name="object_{0}">
-  <joint name="object_{0}_x" type="slide" axis="1 0 0"/>
-  <joint name="object_{0}_y" type="slide" axis="0 1 0"/>
-  <joint name="object_{0}_z" type="slide" axis="0 0 1"/>
-  <joint name="object_{0}_yaw" type="hinge" axis="0 0 1"/>
-  {1}
-  <geom class="foot" pos="{2} 0 {3}" friction="0.6 {4} 0"/>
-</body>"""
-ACTUATOR = """<general joint="pusher_{}" gainprm="150" biastype="affine"
-  biasprm="0 -150 -24.4949"/>"""
-
-
-def _numbers(values: object) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
-
-
-def _box(center: tuple[float, ...], size: tuple[float, ...]) -> str:
-    return f'<geom type="box" size="{_numbers(np.array(size) / 2)}" pos="{_numbers(center)}"/>'
+MODEL = Path(__file__).with_name("table.xml")
+WALL_RGBA = (0.6, 0.6, 0.65, 1)
 
 
 def parts(scene: rules.Scene) -> tuple[tuple[tuple[float, float], tuple[float, ...]], ...]:
@@ -112,32 +46,31 @@ def rest_height(scene: rules.Scene) -> float:
     return parts(scene)[0][1][2] / 2
 
 
-def _describe(scene: rules.Scene, num_objects: int, width: int, height: int) -> str:
-    foot, torsion = BLOCK_FOOT if scene.blocks else CUBE_FOOT
-    boxes = "".join(_box((*center, 0.0), size) for center, size in parts(scene))
-    bottom = 0.003 - rest_height(scene)
-    walls = rules.WALLS if scene.corridor else ()
-    return MODEL.format(
-        width=max(width, 640),
-        height=max(height, 480),
-        lights="".join(LIGHT.format(x, y) for x in (-0.5, 0.5) for y in (-0.5, 0.5)),
-        table=_numbers((*(side / 2 for side in scene.size), 0.025)),
-        walls="".join(
-            WALL.format(_numbers(np.array(size) / 2), _numbers((*center, size[2] / 2)))
-            for center, size in walls
-        ),
-        tip=_numbers(np.array(TIP) / 2),
-        objects="".join(
-            OBJECT.format(i, boxes, foot, bottom, 0.6 * torsion) for i in range(num_objects)
-        ),
-        actuators="".join(map(ACTUATOR.format, "xyz")),
-    )
-
-
 @functools.lru_cache(maxsize=4)
 def _compiled(scene: rules.Scene, num_objects: int, width: int, height: int) -> mujoco.MjModel:
     """Return a model that all environments of the process share, as they share its renderer."""
-    return mujoco.MjModel.from_xml_string(_describe(scene, num_objects, width, height))
+    spec = mujoco.MjSpec.from_file(str(MODEL))
+    frame = spec.visual.global_
+    frame.offwidth, frame.offheight = max(width, frame.offwidth), max(height, frame.offheight)
+    spec.geom("table").size[:2] = np.array(scene.size) / 2
+    for center, size in rules.WALLS if scene.corridor else ():
+        place, half = (*center, size[2] / 2), np.array(size) / 2
+        spec.worldbody.add_geom(type=BOX, pos=place, size=half, rgba=WALL_RGBA)
+    for i in range(num_objects):
+        _add_object(spec, f"object_{i}", scene)
+    return spec.compile()
+
+
+def _add_object(spec: mujoco.MjSpec, name: str, scene: rules.Scene) -> None:
+    body = spec.worldbody.add_body(name=name)
+    for axis in np.eye(3):
+        body.add_joint(type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis)
+    body.add_joint(type=mujoco.mjtJoint.mjJNT_HINGE)
+    for center, size in parts(scene):
+        body.add_geom(type=BOX, pos=(*center, 0), size=np.array(size) / 2)
+    x, torsion = BLOCK_FOOT if scene.blocks else CUBE_FOOT
+    foot = body.add_geom(spec.find_default("foot"), pos=(x, 0, 0.003 - rest_height(scene)))
+    foot.friction = (0.6, 0.6 * torsion, 0)
 
 
 class Table:
@@ -156,6 +89,7 @@ class Table:
         bodies = [self._model.body(f"object_{i}") for i in range(num_objects)]
         first, count = bodies[0].geomadr[0], bodies[0].geomnum[0]
         self._geoms = first + np.arange(num_objects * count).reshape(num_objects, count)[:, :-1]
+        self.tip = 2 * self._model.geom("tip").size  # of the pusher's end, in x, y and z
         self._low = np.array([*-scene.reach, Z_BAND[0]])
         self._high = np.array([*scene.reach, Z_BAND[1]])
 
@@ -203,7 +137,7 @@ class Table:
         """Draw a frame (height, width, 3) uint8; objects are in RGBA `colors` (N, 4)."""
         renderer = shared_renderer(self._model, *self._size, self._quality)
         self._model.geom_rgba[self._geoms] = colors[:, None]  # the model is not this table's own
-        mujoco.mj_forward(self._model, self._data)
+        mujoco.mj_kinematics(self._model, self._data)  # leaves the solver's warm start alone
         renderer.update_scene(self._data, camera=camera)
         if scene_callback:
             scene_callback(renderer.scene)
@@ -212,13 +146,12 @@ class Table:
     def draw_ghosts(self, scene: mujoco.MjvScene, rows: np.ndarray, colors: np.ndarray) -> None:
         """Add to a scene the ghosts of a state's rows (N + 1, 2 or 3), pusher first."""
         height = rest_height(self.scene)
-        box, sphere = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
         for (x, y, *yaw), color in zip(rows[1:], colors, strict=False):
             angle = yaw[0] if yaw else 0.0
             cos, sin = np.cos(angle), np.sin(angle)
             quaternion = np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])
             for (u, v), size in parts(self.scene):
                 at = np.array([x + cos * u - sin * v, y + sin * u + cos * v, height])
-                add_ghost(scene, box, np.array(size) / 2, at, quaternion, color)
+                add_ghost(scene, BOX, np.array(size) / 2, at, quaternion, color)
         at = np.array([*rows[0, :2], Z_BAND[0]])
-        add_ghost(scene, sphere, np.full(3, 0.012), at, UPRIGHT, np.ones(4))
+        add_ghost(scene, SPHERE, np.full(3, 0.012), at, UPRIGHT, np.ones(4))

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from common.settings.schema import CollectSettings
 from envs.pushing import rules
-from envs.pushing.physics import ACTION_METRES, FALLEN, TIP
+from envs.pushing.physics import ACTION_METRES, FALLEN
 
 if TYPE_CHECKING:
     from envs.pushing.env import PushingEnv
@@ -40,26 +40,30 @@ class RandomPolicy:
 class ScriptedPusher(RandomPolicy):
     """Goes round an object and pushes it along the axis of its larger error, one after another.
 
-    Each action is random with probability `p_random_action`, and otherwise, unless `dataset_type`
-    is "play", has Gaussian noise of the scale `action_noise`.
+    Each action is random with probability `p_random_action`, and has Gaussian noise otherwise, of a
+    scale that is drawn for an episode from 0 to `action_noise`; none if `dataset_type` is "play".
     """
 
     clearance = 0.012  # metres between tip and object before a push, and on the way round
     aligned = 0.006  # metres by which a push may miss the middle of a side
     close = 0.3  # share of the error that counts as reached, at which an object is left alone
 
+    def reset(self, obs: np.ndarray, info: dict[str, Any], rng: np.random.Generator) -> None:
+        super().reset(obs, info, rng)
+        noise = 0.0 if self._settings.dataset_type == "play" else self._settings.action_noise
+        self._noise = rng.uniform(0, noise)
+
     def act(self, info: dict[str, Any]) -> np.ndarray:
         """Return the action (3,) float32."""
         if self._rng.uniform() < self._settings.p_random_action:
             return super().act(info)
-        noise = self._settings.action_noise if self._settings.dataset_type == "noisy" else 0.0
         rows = info["qpos"][3:].reshape(-1, 4)
         action = np.zeros(3)
         target = self._choose(rows)
         if target is not None:
             action[:2] = self._move(info["qpos"][:2], rows[:, :2], target)
-        action += self._rng.normal(0, noise, 3)
-        return np.clip(action / ACTION_METRES, -1, 1).astype(np.float32)
+        action = action / ACTION_METRES + self._rng.normal(0, self._noise, 3)
+        return np.clip(action, -1, 1).astype(np.float32)
 
     def _goal(self, target: int) -> np.ndarray:
         goals = self._env.goal_rows
@@ -86,11 +90,12 @@ class ScriptedPusher(RandomPolicy):
                 along = 1  # it has to be in front of the corridor first
         way = np.zeros(2)
         way[along] = np.sign(error[along])
-        reach = rules.CUBE / 2 + TIP[along] / 2  # between the centres when they touch
+        tip = self._env.table.tip[:2] / 2
+        reach = rules.CUBE / 2 + tip[along]  # between the centres when they touch
         gap, aside = (cube - pusher) @ way, abs(pusher - cube)[1 - along]
         if aside < self.aligned and gap > 0.9 * reach:
             return cube + way * (abs(error[along]) - reach) - pusher
-        boxes[:, 1] += np.array(TIP[:2]) / 2 + self.clearance / 2
+        boxes[:, 1] += tip + self.clearance / 2
         behind = cube - way * (reach + self.clearance)
         return next_point(pusher, behind, boxes, self.clearance / 2) - pusher
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -101,7 +102,9 @@ class Pushing(GoalWorld):
     def compatible(self, header: Mapping[str, Any]) -> str | None:
         if problem := super().compatible(header):
             return problem
-        theirs = modes.make_mode(self.Settings(**header["settings"]))
+        given = {key: header["settings"][key] for key in ("mode", "num_objects")}
+        other = replace(self.settings, num_colors=None, collector="random", **given)
+        theirs = modes.make_mode(other)
         if theirs.scene != self.scene:
             return f"the data is of mode={theirs.name}, whose table or objects are others"
         if theirs.num_objects != self.num_objects:

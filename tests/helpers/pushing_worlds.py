@@ -19,4 +19,5 @@ def make_env(**changes: Any) -> Any:
 
 def put(env: Any, poses: list[tuple[float, float, float]], pusher_x: float = -0.2) -> None:
     """Put objects at poses (N, 3) and the pusher at (pusher_x, 0)."""
-    env._table.place(np.array(poses), pusher_x)
+    env.table.place(np.array(poses), pusher_x)
+    env._look()

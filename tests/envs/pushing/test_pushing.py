@@ -23,7 +23,7 @@ def push(env, times: int, action: np.ndarray = PUSH) -> np.ndarray:
     """Repeat an action; return where the objects are, (N, 4)."""
     for _ in range(times):
         env.step(action)
-    return env._table.objects
+    return env.table.objects
 
 
 # Physics.
@@ -37,7 +37,7 @@ def test_an_action_covers_nine_tenths_of_what_it_asks(axis):
     env.step(-np.eye(3)[axis])
     wt = np.sqrt(150) * 79 * 0.004
     expected = 0.125 * (1 - (1 + wt) * np.exp(-wt))
-    assert -env._table.pusher[axis] == pytest.approx(expected, rel=0.01)
+    assert -env.table.pusher[axis] == pytest.approx(expected, rel=0.01)
 
 
 def test_the_pusher_stays_within_its_bounds():
@@ -49,7 +49,7 @@ def test_the_pusher_stays_within_its_bounds():
     ):
         for _ in range(8):
             env.step(np.array(corner, np.float32))
-        found = env._table.pusher
+        found = env.table.pusher
         assert found[: len(wanted)] == pytest.approx(wanted, abs=2e-3)
     assert found[2] == pytest.approx(0.020, abs=2e-3)
 
@@ -130,7 +130,8 @@ def test_what_is_not_touched_does_not_move():
 def test_rows_and_goals_of_the_state():
     env = make_env(mode="push_t", num_objects=2)
     put(env, [(0.1, 0.1, 3.0), (-0.1, -0.15, -3.0)])
-    env._table._data.qpos[6] += 2 * np.pi  # a turn more is the same yaw
+    env.table._data.qpos[6] += 2 * np.pi  # a turn more is the same yaw
+    env._look()
     expected = [(-0.2, 0, 0), (0.1, 0.1, 3.0), (-0.1, -0.15, -3.0)]
     np.testing.assert_allclose(env._state().reshape(3, 3), expected, atol=1e-6)
     info = make_env().reset(seed=3)[1]

@@ -30,7 +30,7 @@ def test_two_views_frames_and_subgoals():
     np.testing.assert_array_equal(frame, np.concatenate(list(observation), axis=1))
     assert (env.subgoal_frame(info["state_goal"]) != frame).any()
     np.testing.assert_array_equal(env.frame(), frame)  # the ghosts are gone
-    np.testing.assert_array_equal(env._table.qpos, before)
+    np.testing.assert_array_equal(env.table.qpos, before)
 
 
 def test_cameras_look_as_the_reference_s_do():
@@ -71,6 +71,21 @@ def test_environments_keep_their_colours_apart():
     second._colors = np.ones((1, 4))
     assert (second.frame() != before).any()
     np.testing.assert_array_equal(first.frame(), before)
+
+
+def test_drawing_changes_nothing():
+    """A filmed episode is, to the last bit, the one that is not filmed."""
+    ends = []
+    for filmed in (False, True):
+        env = make_env(mode="push_t", num_objects=2)
+        put(env, [(0.0, 0.03, 0), (0.1, -0.2, 0)], pusher_x=-0.1)
+        for x in (1.0, -0.5, 1.0, 0.5):
+            env.step(np.array([x, 0.1, 0], np.float32))
+            if filmed:
+                env.frame()
+        ends.append(env.table.qpos)
+    assert ends[0][6] != 0
+    np.testing.assert_array_equal(*ends)
 
 
 def test_a_stored_row_is_drawn_again():
