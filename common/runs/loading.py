@@ -8,12 +8,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.observations.states import Observation
-from common.data.buffer import Buffer
+from common.data.buffer import SHORTEST, Buffer
 from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
 from common.settings.config import Config
+from datasets.actions import check_actions
 from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
 from envs.base import World
@@ -36,7 +37,8 @@ def load_training_data(
     leaves out what they are computed from, for agents that learn without.
 
     Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
-    holds NaN, or is larger than the memory.
+    holds NaN, actions on another scale or episodes too short to learn from, or is larger than the
+    memory.
     """
     name, extra = config.train_dataset_name, observation.collect_overrides
     dataset = open_dataset(config.data_dir, name, world, extra)
@@ -52,6 +54,8 @@ def load_training_data(
     rows = {name: torch.from_numpy(column) for name, column in columns.items()}
     for name, column in rows.items():
         _check_finite(column, name, dataset)
+    _check_lengths(length, dataset, config.skip_short_episodes)
+    _fit_actions(rows["actions"], dataset, world, config.clip_actions)
     if observation.encoded:
         obs = observation.open(dataset, config.train_dataset_div, config.num_workers)
     else:
@@ -71,6 +75,7 @@ def load_training_data(
         goals=GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma),
         done_signal=config.done_signal,
         normalise=normaliser.to(place) if observation.encoded else None,
+        skip_short=config.skip_short_episodes,
     )
     return buffer, normaliser
 
@@ -152,6 +157,27 @@ def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
         return
     if not all(torch.isfinite(part).all() for part in column.split(CHUNK)):
         raise UserError(f"dataset {dataset} has NaN or infinity in column {name}")
+
+
+def _check_lengths(length: np.ndarray, dataset: EpisodeSource, skip_short: bool) -> None:
+    """Raise `UserError` for episodes that are too short, if they are not to be skipped or all."""
+    short = np.flatnonzero(length < SHORTEST)
+    if len(short) == 0 or (skip_short and len(short) < len(length)):
+        return
+    first = short[0]
+    advice = "" if len(short) == len(length) else "; skip_short_episodes=true does without them"
+    raise UserError(
+        f"dataset {dataset}: {len(short)} of {len(length)} episodes have fewer than the {SHORTEST} "
+        f"rows that training needs, first {dataset.locate('train', first)}: {length[first]}{advice}"
+    )
+
+
+def _fit_actions(actions: Tensor, dataset: EpisodeSource, world: World, clip: bool) -> None:
+    """Check the scale of actions (R, A) and, if asked to, clip them in place."""
+    blocks = (part.numpy() for part in actions.split(CHUNK))
+    check_actions(blocks, world.actions, f"dataset {dataset}", clip)
+    if clip:
+        actions.clamp_(-1, 1)
 
 
 def _shares(config: Config, kind: str) -> GoalShares:
