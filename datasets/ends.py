@@ -14,12 +14,13 @@ Many files mark time limits apart from true ends, so an episode ends wherever on
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from common.foundation.errors import UserError
 from datasets.npz import NpzFile
+from datasets.source import EpisodeSource
 
 Rule = Callable[[np.ndarray, int], np.ndarray]  # values and R -> (R,) bool, true in last rows
 
@@ -46,6 +47,33 @@ def episode_lengths(file: NpzFile, rows: int) -> tuple[np.ndarray, list[str]]:
             f"set; set it if row {rows - 1} may end one, or leave out the rows from {end} on"
         )
     return np.diff(np.flatnonzero(ends), prepend=-1), told_by
+
+
+def columns_of_ends(dataset: EpisodeSource) -> list[str]:
+    """Columns that tell the ends of episodes, besides `terminals`, which mark them as stored."""
+    return [name for name in dataset.header["columns"] if name != "terminals" and _find_rule(name)]
+
+
+def check_ends(
+    dataset: EpisodeSource, columns: Mapping[str, np.ndarray], lengths: np.ndarray
+) -> None:
+    """Raise UserError if a column (R,) tells of an end within one of the stored episodes (E,).
+
+    An import that knew `terminals` only has put such episodes together.
+    """
+    stops = np.cumsum(lengths)
+    for name in columns_of_ends(dataset):
+        try:
+            ends = np.flatnonzero(_find_rule(name)(columns[name], stops[-1])) + 1
+        except ValueError as error:
+            raise UserError(f"dataset {dataset}: column {name} {error}") from error
+        inside = np.setdiff1d(ends, stops)
+        if len(inside):
+            where = dataset.locate("train", int(np.searchsorted(stops, inside[0])))
+            raise UserError(
+                f"dataset {dataset}: column {name} tells of an end within an episode, first in "
+                f"{where}; import the file again under another name"
+            )
 
 
 def _find_rule(name: str) -> Rule | None:

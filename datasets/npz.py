@@ -125,7 +125,8 @@ class NpzFile:
         if name in self.left_out:
             raise UserError(f"{self.path}, column {name}: {self.left_out[name]}")
         if name not in self.columns:
-            raise UserError(f"{self.path} has no column {name} (it has {', '.join(self.columns)})")
+            there = ", ".join((*self.columns, *self.left_out))
+            raise UserError(f"{self.path} has no column {name} (it has {there})")
         return self.columns[name]
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
 from common.settings.config import Config
 from datasets.actions import check_actions
+from datasets.ends import check_ends, columns_of_ends
 from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
 from envs.base import World
@@ -37,8 +38,8 @@ def load_training_data(
     leaves out what they are computed from, for agents that learn without.
 
     Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
-    holds NaN, actions on another scale or episodes too short to learn from, or is larger than the
-    memory.
+    holds NaN, actions on another scale, episodes glued together or too short to learn from, or is
+    larger than the memory.
     """
     name, extra = config.train_dataset_name, observation.collect_overrides
     dataset = open_dataset(config.data_dir, name, world, extra)
@@ -50,12 +51,7 @@ def load_training_data(
     fields = _reward_fields(config, world) if use_rewards else ()
     wanted = sorted({"actions", *fields})
     place = _choose_place(dataset, wanted, observation, config, device)
-    columns, length = dataset.load(wanted, div=config.train_dataset_div)
-    rows = {name: torch.from_numpy(column) for name, column in columns.items()}
-    for name, column in rows.items():
-        _check_finite(column, name, dataset)
-    _check_lengths(length, dataset, config.skip_short_episodes)
-    _fit_actions(rows["actions"], dataset, world, config.clip_actions)
+    rows, length = _read_columns(dataset, wanted, world, config)
     if observation.encoded:
         obs = observation.open(dataset, config.train_dataset_div, config.num_workers)
     else:
@@ -78,6 +74,24 @@ def load_training_data(
         skip_short=config.skip_short_episodes,
     )
     return buffer, normaliser
+
+
+def _read_columns(
+    dataset: EpisodeSource, names: list[str], world: World, config: Config
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Columns of all rows, actions among them, and the episodes' lengths; fit to learn from."""
+    told_by = columns_of_ends(dataset)
+    columns, length = dataset.load([*names, *told_by], div=config.train_dataset_div)
+    check_ends(dataset, columns, length)
+    _check_lengths(length, dataset, config.skip_short_episodes)
+    rows = {name: torch.from_numpy(columns[name]) for name in names}
+    for name, column in rows.items():
+        _check_finite(column, name, dataset)
+    blocks = (part.numpy() for part in rows["actions"].split(CHUNK))
+    check_actions(blocks, world.actions, f"dataset {dataset}", config.clip_actions)
+    if config.clip_actions:
+        rows["actions"].clamp_(-1, 1)
+    return rows, length
 
 
 def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
@@ -170,14 +184,6 @@ def _check_lengths(length: np.ndarray, dataset: EpisodeSource, skip_short: bool)
         f"dataset {dataset}: {len(short)} of {len(length)} episodes have fewer than the {SHORTEST} "
         f"rows that training needs, first {dataset.locate('train', first)}: {length[first]}{advice}"
     )
-
-
-def _fit_actions(actions: Tensor, dataset: EpisodeSource, world: World, clip: bool) -> None:
-    """Check the scale of actions (R, A) and, if asked to, clip them in place."""
-    blocks = (part.numpy() for part in actions.split(CHUNK))
-    check_actions(blocks, world.actions, f"dataset {dataset}", clip)
-    if clip:
-        actions.clamp_(-1, 1)
 
 
 def _shares(config: Config, kind: str) -> GoalShares:

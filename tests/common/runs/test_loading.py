@@ -11,6 +11,7 @@ import torch
 from agents.observations.kinds import make_observation
 from common.data.buffer import Buffer
 from common.foundation.errors import UserError
+from common.foundation.files import write_json
 from common.runs.loading import load_training_data
 from datasets.episodes import EpisodeWriter
 from datasets.store import Dataset, episode_path
@@ -98,6 +99,24 @@ def test_time_limits_end_episodes(load) -> None:
     own = drawn.state // STEPS
     for goal in (drawn.state + 1, drawn.value_goal, drawn.policy_goal, drawn.policy_subgoal):
         assert torch.equal(goal // STEPS, own)
+
+
+def test_episodes_that_an_import_glued_together_are_refused(load) -> None:
+    """As one did that knew `terminals` alone, and kept the other columns as they were."""
+    dataset = load.dataset
+    shape = {"shape": [], "dtype": "bool"}
+    header = dataset.header | {"columns": dataset.header["columns"] | {"timeouts": shape}}
+    write_json(dataset.folder / "header.json", header, sealed=True)
+    for index in range(6):
+        with h5py.File(episode_path(dataset.folder, "train", index), "r+") as file:
+            file.create_dataset("timeouts", data=np.arange(STEPS) == STEPS - 1)
+    assert len(load().episodes.length) == 6
+    path = episode_path(dataset.folder, "train", 4)
+    with h5py.File(path, "r+") as file:
+        file["timeouts"][11] = True
+    told = rf"column timeouts tells of an end within an episode, first in {path}; import the file"
+    with pytest.raises(UserError, match=told):
+        load()
 
 
 def test_actions_off_the_scale_are_clipped_refused_or_warned_of(load, caplog) -> None:
