@@ -177,7 +177,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=runs, help="folder of all results of the runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     parser.add_argument("--device", default="cpu", help="of the trainings")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def tables(runs: Sequence[Repetition]) -> list[Table]:

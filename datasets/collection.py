@@ -24,6 +24,7 @@ from common.foundation.jobs import run_jobs
 from common.foundation.pool import Patience
 from common.foundation.processes import available_cores
 from common.settings.schema import CollectSettings
+from datasets.actions import find_misfit
 from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
 from datasets.shards import Part
@@ -150,14 +151,18 @@ class EpisodeRecipe:
         observation, info = env.reset(seed=int(env_seed.generate_state(1)[0]))
         collector = self.world.collector(env, self.settings)
         collector.reset(observation, info, np.random.default_rng(policy_seed))
-        done = False
+        done, actions = False, []
         while not done:
             row = {name: _value(name, observation, info) for name in names}
             row["actions"] = collector.act(info)
             observation, _, terminated, truncated, info = env.step(row["actions"])
             collector.observe(observation, info)
             done = terminated or truncated
+            actions.append(row["actions"])
             yield row | {"terminals": np.bool_(done)}
+        misfit = find_misfit([np.stack(actions)], self.world.actions)
+        if misfit and not misfit.slight:
+            raise UserError(misfit.text)
 
 
 def _value(column: str, observation: Any, info: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from common.foundation.errors import UserError, one_line_errors
 from common.foundation.files import atomic_write
 from common.settings.config import compose
+from datasets.actions import check_actions, recorded_actions
 from datasets.command_line import command_line, make_parser
 from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
@@ -32,22 +33,32 @@ from envs.make import make_world
 
 
 def import_npz(
-    file: str | Path, name: str, data_dir: str | Path, world: World, command: str
+    file: str | Path,
+    name: str,
+    data_dir: str | Path,
+    world: World,
+    command: str,
+    clip_actions: bool = False,
 ) -> Path:
     """Make the dataset `name` from a file of data of `world`; return its folder.
 
     Episodes that are there already are kept; `command` continues. Raises UserError if the file is
-    damaged or does not fit, or if the folder holds something else.
+    damaged or does not fit, its actions are on another scale, or the folder holds something else.
     """
     source = NpzDataset(file, world)
     folder = dataset_folder(data_dir, name)
-    with filling(folder, {"command": command} | source.header) as dataset:
+    check_actions(recorded_actions(source), world.actions, str(source), clip_actions)
+    header = {"command": command} | source.header
+    if clip_actions:
+        files = header["source"]
+        header["source"] = {split: files[split] | {"clip_actions": True} for split in files}
+    with filling(folder, header) as dataset:
         for split in SPLITS:
-            _copy(source, dataset, split)
+            _copy(source, dataset, split, clip_actions)
     return folder
 
 
-def _copy(source: EpisodeSource, dataset: Dataset, split: str) -> None:
+def _copy(source: EpisodeSource, dataset: Dataset, split: str, clip_actions: bool) -> None:
     """Write the episodes that are missing."""
     missing = set(dataset.missing(split))
     if not missing:
@@ -57,6 +68,8 @@ def _copy(source: EpisodeSource, dataset: Dataset, split: str) -> None:
     for index, episode in enumerate(source.stream(names, split)):
         if index not in missing:
             continue
+        if clip_actions:
+            episode["actions"] = episode["actions"].clip(-1, 1)
         try:
             with EpisodeWriter(episode_path(dataset.folder, split, index), columns) as writer:
                 for t in range(len(episode["terminals"])):
@@ -115,9 +128,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     with one_line_errors():
         if options.action == "import":
-            world = make_world(compose(options.settings))
+            config = compose(options.settings)
+            world = make_world(config)
             again = command_line("datasets.convert", arguments)
-            print(import_npz(options.file, options.name, options.data_dir, world, again))
+            target = (options.name, options.data_dir)
+            print(import_npz(options.file, *target, world, again, config.clip_actions))
         else:
             dataset = Dataset.open(options.data_dir, options.name)
             print(*export_npz(dataset, options.file), sep="\n")

@@ -23,6 +23,7 @@ from common.foundation.errors import UserError, one_line_errors
 from common.foundation.video import save_video, tile
 from common.settings.config import compose
 from common.settings.schema import show
+from datasets.actions import check_actions, find_misfit, recorded_actions
 from datasets.command_line import make_parser, world_of
 from datasets.npz_dataset import is_npz, open_dataset
 from datasets.source import SPLITS, EpisodeSource
@@ -81,8 +82,23 @@ def report(dataset: EpisodeSource, world: World, split: str) -> Iterator[str]:
     ranges, figures = summarise(dataset, world, split)
     yield f"columns ({split})"
     yield from column_lines(dataset.header, ranges)
+    if misfit := find_misfit(recorded_actions(dataset), world.actions):
+        yield f"  {misfit.text}"
     yield f"episodes ({split})"
     yield from (f"  {name:42}{value:9.4f}" for name, value in figures.items())
+
+
+def problems(dataset: EpisodeSource, world: World) -> Iterator[str]:
+    """Lines on what is damaged or, if nothing is, on actions that are not on the world's scale."""
+    damaged = False
+    for line in dataset.problems():
+        damaged = True
+        yield line
+    if not damaged:
+        try:
+            check_actions(recorded_actions(dataset), world.actions, str(dataset), clip=False)
+        except UserError as error:
+            yield str(error)
 
 
 def header_lines(header: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -183,13 +199,13 @@ def _parser() -> ArgumentParser:
 
 
 def main(arguments: list[str]) -> None:
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     with one_line_errors():
         dataset, world = open_any(options.data_dir, options.name, options.settings)
         if options.verify:
-            problems = list(dataset.problems())
-            print(*problems or [f"{dataset}: everything can be read"], sep="\n")
-            raise SystemExit(1 if problems else 0)
+            found = list(problems(dataset, world))
+            print(*found or [f"{dataset}: everything can be read"], sep="\n")
+            raise SystemExit(1 if found else 0)
         if options.video is not None:
             file = options.out or Path(f"{options.name}_{options.video}.mp4")
             film(dataset, world, options.split, options.video, file)

@@ -3,7 +3,8 @@
 An npz file is a zip archive with one npy member per column: a small header (shape, dtype) and the
 rows, one after another. Members are unpacked only as far as they are read. Files come from
 elsewhere and are not trusted: nothing is unpickled, nothing is extracted to a path, and a member
-must have room for the rows that its header promises.
+must have room for the rows that its header promises. A whole member that is no column, such as a
+text or a single number, is in nobody's way: what it is, is said to who asks for it.
 """
 
 import contextlib
@@ -42,6 +43,7 @@ class Column:
     shape: tuple[int, ...]
     dtype: np.dtype
     offset: int  # bytes of the npy header
+    by_columns: bool = False  # Fortran's order: only the whole can be turned into rows
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -52,11 +54,18 @@ class Column:
         return self.dtype.itemsize * math.prod(self.row_shape)
 
 
+class NoColumn(Exception):
+    """Reason why a member that is not damaged cannot be read as a column."""
+
+
 class NpzFile:
     """The columns of an npz file; a context manager.
 
-    Raises UserError if the file cannot be read, or if any member is not a plain array of numbers
-    whose rows fit into it; the message names file and column.
+    Attributes:
+        columns: the plain arrays of numbers. left_out: other members -> why they are no columns.
+
+    Raises UserError if the file is damaged, or if a member points elsewhere or has no room for the
+    rows it promises; the message names file and member.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -65,6 +74,7 @@ class NpzFile:
             self._archive = zipfile.ZipFile(path)
             self._bytes = self.path.stat().st_size
         self.columns: dict[str, Column] = {}
+        self.left_out: dict[str, str] = {}
         try:
             for member in self._archive.infolist():
                 self._add(member)
@@ -75,24 +85,31 @@ class NpzFile:
     def _add(self, member: zipfile.ZipInfo) -> None:
         name = member.filename.removesuffix(".npy")
         with reported(f"{self.path}, member {member.filename!r}"):
-            if name == member.filename or not re.fullmatch(r"[A-Za-z_]\w*", name):
-                raise ValueError("this is not a column: NAME.npy is expected")
-            if name in self.columns:
+            if name in self.columns or name in self.left_out:
                 raise ValueError("this column occurs twice")
-            self.columns[name] = self._read_header(member)
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ValueError("this is not a column: NAME.npy is expected")
+            try:
+                self.columns[name] = self._read_header(member)
+            except NoColumn as reason:
+                self.left_out[name] = str(reason)
 
     def _read_header(self, member: zipfile.ZipInfo) -> Column:
+        if not re.fullmatch(r"[A-Za-z_]\w*\.npy", member.filename):
+            raise NoColumn("this is not a column: NAME.npy is expected, of letters, digits and _")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("it is compressed in a way that numpy does not use")
+            raise NoColumn("it is compressed in a way that numpy does not use")
         with self._archive.open(member) as stream:
             version = npy.read_magic(stream)
             if version not in HEADERS:
-                raise ValueError(f"npy version {version} is not for plain arrays")
+                raise NoColumn(f"npy version {version} is not for plain arrays")
             shape, by_columns, dtype = HEADERS[version](stream)
-            column = Column(member, shape, dtype, stream.tell())
+            column = Column(member, shape, dtype, stream.tell(), by_columns)
         if dtype.kind not in "biuf":
-            raise ValueError(f"it holds {dtype}, not numbers; nothing is unpickled")
-        if not shape or min(shape) < 0 or (by_columns and len(shape) > 1):
+            raise NoColumn(f"it holds {dtype}, not numbers; nothing is unpickled")
+        if not shape:
+            raise NoColumn("a single number does not lie there row by row")
+        if min(shape) < 0:
             raise ValueError(f"an array of shape {shape} does not lie there row by row")
         promised = column.offset + shape[0] * column.row_bytes
         if promised != member.file_size or promised > LARGEST_RATIO * self._room(member):
@@ -103,14 +120,22 @@ class NpzFile:
         """Bytes that the member can have in the file, whatever the archive says of it."""
         return min(member.compress_size, self._bytes - member.header_offset)
 
+    def column(self, name: str) -> Column:
+        """The column `name`. Raises UserError, with what is in the way, if it cannot be read."""
+        if name in self.left_out:
+            raise UserError(f"{self.path}, column {name}: {self.left_out[name]}")
+        if name not in self.columns:
+            there = ", ".join((*self.columns, *self.left_out))
+            raise UserError(f"{self.path} has no column {name} (it has {there})")
+        return self.columns[name]
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator["ColumnReader"]:
         """A reader at the first row of column `name`. Several may be open at once."""
-        if name not in self.columns:
-            raise UserError(f"{self.path} has no column {name} (it has {', '.join(self.columns)})")
+        column = self.column(name)
         with contextlib.ExitStack() as stack:
             with reported(f"{self.path}, column {name}"):
-                reader = ColumnReader(self.path, name, self._archive, self.columns[name])
+                reader = ColumnReader(self.path, name, self._archive, column)
             stack.callback(reader.close)
             yield reader
 
@@ -137,6 +162,7 @@ class ColumnReader:
         self._column = column
         self._stream = archive.open(column.member)
         self._stream.read(column.offset)
+        self._turned: np.ndarray | None = None  # the rows to come, of Fortran's order
 
     def __len__(self) -> int:
         return self._column.shape[0]
@@ -144,9 +170,20 @@ class ColumnReader:
     def read(self, rows: int) -> np.ndarray:
         """The next `rows` rows (rows, ...), of the stored type.
 
-        Raises UserError if the file is damaged; the checksum is compared at the last row.
+        Raises UserError if the file is damaged; the checksum is compared at the last row. In
+        Fortran's order, the first call takes memory for the whole column.
         """
-        array = np.empty((rows, *self._column.row_shape), self._column.dtype)
+        if not self._column.by_columns:
+            return self._fill((rows, *self._column.row_shape))
+        if self._turned is None:
+            self._turned = self._fill(self._column.shape[::-1]).T
+        part, self._turned = self._turned[:rows], self._turned[rows:]
+        if len(part) < rows:
+            raise UserError(f"{self._where}: it ends early")
+        return np.ascontiguousarray(part)
+
+    def _fill(self, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.empty(shape, self._column.dtype)
         target = array.reshape(-1).view(np.uint8)
         filled = 0
         with reported(self._where):

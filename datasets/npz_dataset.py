@@ -1,11 +1,13 @@
 """Datasets that others recorded: `NAME.npz`, and `NAME-val.npz` beside it, read where they lie.
 
 This is how the reference stores data. The rows of all episodes follow each other in one array per
-column; an episode ends where `terminals` is not zero. Only the columns asked for are unpacked.
+column; where an episode ends, `datasets.ends` says, and `terminals` are read as just that. Only the
+columns asked for are unpacked.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,25 @@ import numpy as np
 from tqdm import tqdm
 
 from common.foundation.errors import UserError
-from datasets.npz import NpzFile
+from datasets.ends import episode_lengths
+from datasets.npz import ColumnReader, NpzFile
 from datasets.source import SPLITS, EpisodeSource, first_part
 from datasets.store import Dataset
 from envs.base import World
 
 SAMPLE_ROWS = 16  # by which a world recognises its data
+ENDS = "terminals"
+log = logging.getLogger(__name__)
 
 
 class NpzDataset(EpisodeSource):
     """An npz file, with its validation file if there is one, as a dataset of `world`.
 
     `header` has the keys that `World.recognise` gives, episodes, rows and max_episode_steps (the
-    longest episode), and source: the name and the columns' checksums of each file. Raises UserError
-    if a file is missing, damaged, not of this world, or ends within an episode.
+    longest episode), and source: the name and the columns' checksums of each file, and ends, the
+    columns that tell the ends of episodes if more than `terminals` does. Members that are neither
+    this world's nor have a row for each action are left out, with a warning. Raises UserError if a
+    file is missing, damaged, not of this world, or ends within an episode.
     """
 
     def __init__(self, path: str | Path, world: World) -> None:
@@ -64,6 +71,10 @@ class NpzDataset(EpisodeSource):
         lengths = self._lengths.get(split, np.zeros(0, np.int64))
         return lengths[: first_part(len(lengths), div)]
 
+    def locate(self, split: str, index: int) -> str:
+        row = int(self._lengths[split][:index].sum())
+        return f"{self._files[split]}, episode {index} (from row {row} on)"
+
     def stream(
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
@@ -77,7 +88,7 @@ class NpzDataset(EpisodeSource):
                 "unchecked; `python -m datasets.inspect NAME --verify` reads everything"
             )
         with NpzFile(self._files[split]) as file, ExitStack() as stack:
-            readers = {name: stack.enter_context(file.open(name)) for name in types}
+            readers = {name: stack.enter_context(_open(file, name)) for name in types}
             for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
                 yield {name: _cast(readers[name].read(length), types[name]) for name in types}
 
@@ -85,7 +96,7 @@ class NpzDataset(EpisodeSource):
     def reader(self, column: str, split: str = "train") -> Iterator[Callable[[int], np.ndarray]]:
         """As in `EpisodeSource`; the episodes in between are unpacked, one at a time."""
         dtype, following = self.column(column)[1], enumerate(self._lengths[split])
-        with NpzFile(self._files[split]) as file, file.open(column) as rows:
+        with NpzFile(self._files[split]) as file, _open(file, column) as rows:
 
             def read(index: int) -> np.ndarray:
                 for number, length in following:
@@ -113,23 +124,56 @@ class NpzDataset(EpisodeSource):
                     yield f"{split}: {error}"
 
 
+class _LastRows:
+    """Reads, an episode at a time, what marks its last row."""
+
+    def read(self, rows: int) -> np.ndarray:
+        return np.arange(rows) == rows - 1
+
+
+def _open(file: NpzFile, column: str) -> AbstractContextManager[ColumnReader | _LastRows]:
+    return nullcontext(_LastRows()) if column == ENDS else file.open(column)
+
+
 def _examine(path: Path, world: World) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
     """The header that the world gives a file, the episodes' lengths, and its entry of `source`."""
     with NpzFile(path) as file:
-        rows = {name: column.shape[0] for name, column in file.columns.items()}
-        if len(set(rows.values())) > 1 or not min(rows.values(), default=0):
-            raise UserError(f"{path}: its columns have {rows} rows; they need the same, not 0")
-        sample = {name: file.read(name, SAMPLE_ROWS) for name in rows}
+        rows = _count_rows(file, world)
+        lengths, told_by = episode_lengths(file, rows)
+        names = [name for name, column in file.columns.items() if column.shape[0] == rows]
+        _warn_of_others(file, {*names, *told_by}, rows)
+        sample = {name: file.read(name, SAMPLE_ROWS) for name in names}
+        if told_by:
+            sample[ENDS] = np.zeros(min(rows, SAMPLE_ROWS), bool)
         try:
             header = world.recognise(sample)
         except UserError as error:
             raise UserError(f"{path} does not fit: {error}") from error
-        terminals = file.read("terminals") != 0
         checksums = {name: column.member.CRC for name, column in file.columns.items()}
-    if not terminals[-1]:
-        raise UserError(f"{path} ends within an episode: the last of its terminals is not set")
-    lengths = np.diff(np.flatnonzero(terminals), prepend=-1)
-    return header, lengths, {"file": path.name, "crc32": checksums}
+    ends = {} if told_by == [ENDS] else {"ends": told_by}
+    return header, lengths, {"file": path.name, "crc32": checksums} | ends
+
+
+def _count_rows(file: NpzFile, world: World) -> int:
+    """Rows of `actions`, and of all columns that the world knows.
+
+    Raises UserError if one of them has others, or is no column.
+    """
+    known = world.dataset_columns(pixels=True).keys() & {*file.columns, *file.left_out}
+    rows = {name: file.column(name).shape[0] for name in sorted(known | {"actions"})}
+    if len(set(rows.values())) > 1 or not min(rows.values()):
+        raise UserError(f"{file.path}: its columns have {rows} rows; they need the same, not 0")
+    return rows["actions"]
+
+
+def _warn_of_others(file: NpzFile, used: set[str], rows: int) -> None:
+    """Say which members are no columns with a row for each action."""
+    reasons = file.left_out | {
+        name: f"it has {column.shape[0]} rows, not {rows}" for name, column in file.columns.items()
+    }
+    others = [f"{name} ({reason})" for name, reason in reasons.items() if name not in used]
+    if others:
+        log.warning("warning: %s: left out: %s", file.path, ", ".join(others))
 
 
 def open_dataset(

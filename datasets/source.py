@@ -47,6 +47,10 @@ class EpisodeSource(ABC):
         """Rows of each episode, (E,) int64, without reading the data."""
 
     @abstractmethod
+    def locate(self, split: str, index: int) -> str:
+        """Where an episode lies, for messages."""
+
+    @abstractmethod
     def stream(
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:

@@ -121,6 +121,9 @@ class Dataset(EpisodeSource):
                 rows.append(len(stored["terminals"]))
         return np.array(rows, np.int64)
 
+    def locate(self, split: str, index: int) -> str:
+        return str(episode_path(self.folder, split, index))
+
     def stream(
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:

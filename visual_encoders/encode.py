@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", metavar="NAME", help="the dataset")
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="as for train.py")
     parser.add_argument("--devices", default="", help="several, such as cuda:0,cuda:1")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     with one_line_errors():
         print(run(options.name, options.settings, [d for d in options.devices.split(",") if d]))
 

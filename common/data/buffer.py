@@ -11,6 +11,7 @@ from common.data.goals import Episodes, GoalLaw, Indices, draw_pairs
 from common.foundation.errors import UserError
 
 CHUNK = 1 << 14  # rows: what limits are taken of at a time, to need no second observations
+SHORTEST = 3  # rows of an episode: what is cut of it must hold a transition
 RewardFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
@@ -20,13 +21,14 @@ class Buffer:
     Args:
         obs: (R, *shape) observations of all rows, normalised unless `normalise` does that.
         action: (R, A).
-        length: (E,) rows per episode, at least 3 each.
+        length: (E,) rows per episode, at least `SHORTEST` each.
         reward_rows: the dataset's columns, (R, ...) each, that `reward` reads.
         reward: (rows of next states, rows of goals) -> (B,); `None` for the unsupervised reward, 0
             iff the goal is the very next state, else -1.
         goals: the law by which states and goals are drawn.
         done_signal: whether a reached goal ends bootstrapping.
         normalise: is applied to what is drawn of `obs`, for what lies on disk as it is.
+        skip_short: nothing is drawn of episodes that are shorter than that.
     """
 
     grows: ClassVar[bool] = False
@@ -42,19 +44,19 @@ class Buffer:
         goals: GoalLaw,
         done_signal: bool,
         normalise: Callable[[Tensor], Tensor] | None = None,
+        skip_short: bool = False,
     ) -> None:
+        kept = length >= SHORTEST
+        if not kept.all() and not (skip_short and kept.any()):
+            shortest = int(length.min())
+            raise UserError(f"an episode has {shortest} steps; training needs {SHORTEST} or more")
+        alone = 0 < kept.sum() < 2
+        if (goals.value.random or goals.policy.random) and alone:
+            raise UserError("goals of other episodes were asked for, but there is one episode only")
         self.obs, self.action = obs, action
-        self.episodes = Episodes(torch.cumsum(length, 0) - length, length)
+        self.episodes = Episodes((torch.cumsum(length, 0) - length)[kept], length[kept])
         self.reward_rows, self.reward = dict(reward_rows), reward
         self.goals, self.done_signal, self.normalise = goals, done_signal, normalise
-        self._check()
-
-    def _check(self) -> None:
-        length, goals = self.episodes.length, self.goals
-        if int(length.min()) < 3:
-            raise UserError(f"an episode has {int(length.min())} steps; training needs 3 or more")
-        if (goals.value.random or goals.policy.random) and len(length) < 2:
-            raise UserError("goals of other episodes were asked for, but there is one episode only")
 
     def __len__(self) -> int:
         return len(self.action)

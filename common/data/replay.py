@@ -55,9 +55,6 @@ class Replay(Buffer):
         self._end = 0  # rows that there ever were
         self._tabulate()
 
-    def _check(self) -> None:
-        """Nothing yet: there are no episodes at first."""
-
     def __len__(self) -> int:
         return self._end - self._extents[0][0] if self._extents else 0
 

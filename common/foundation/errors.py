@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import faulthandler
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,12 @@ def show_crashes() -> None:
         faulthandler.enable()
 
 
+def print_any_character() -> None:
+    """Let an output whose encoding lacks a character, such as ASCII, show its escape instead."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _lacks_memory(error: Exception) -> bool:
     """True if Python, numpy or torch (which says it in words only) got no memory."""
     signs = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
@@ -50,6 +57,7 @@ def one_line_errors() -> Iterator[None]:
     Of the processes that `torchrun` starts on a machine, which make the same mistakes, one says it.
     To ask for more than the memory holds is such a mistake, too.
     """
+    print_any_character()
     try:
         yield
     except UserError as error:

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("run", metavar="RUN", type=Path)
     parser.add_argument("evaluations", metavar="EVALUATION", type=Path, nargs="*")
     parser.add_argument("--acting", action="store_true", help="leave out what only learning reads")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     with one_line_errors():
         ship(options.folder, options.run, options.evaluations, options.acting)
         size = sum(file.stat().st_size for file in options.folder.iterdir())

@@ -21,6 +21,8 @@ from common.settings.config import ROOT, Config, identity
 from common.settings.schema import show
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
+# Settings that came later, with what runs did before there were any; they keep their names so.
+LATER = {"clip_actions": False, "skip_short_episodes": False}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def train_name(config: Config, kind: RunKind = AGENT_RUNS) -> str:
 
 def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
     """Eight hexadecimal digits that stand for the settings that decide a run's results."""
-    text = json.dumps(kind.identity(config), sort_keys=True)
+    own = {k: v for k, v in kind.identity(config).items() if k not in LATER or v != LATER[k]}
+    text = json.dumps(own, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -160,7 +163,7 @@ def _locked(folder: Path) -> BinaryIO:
 
 def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunKind) -> list[str]:
     """Refuse settings that make a different run than the stored ones; return the other changes."""
-    before, now = dotted(stored), dotted(json.loads(json.dumps(config.raw)))
+    before, now = LATER | dotted(stored), dotted(json.loads(json.dumps(config.raw)))
     differing = [key for key in now if key not in before or before[key] != now[key]]
     for key in differing:
         if key in kind.identity(config):

@@ -8,12 +8,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.observations.states import Observation
-from common.data.buffer import Buffer
+from common.data.buffer import SHORTEST, Buffer
 from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
 from common.settings.config import Config
+from datasets.actions import check_actions
+from datasets.ends import check_ends, columns_of_ends
 from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
 from envs.base import World
@@ -36,7 +38,8 @@ def load_training_data(
     leaves out what they are computed from, for agents that learn without.
 
     Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
-    holds NaN, or is larger than the memory.
+    holds NaN, actions on another scale, episodes glued together or too short to learn from, or is
+    larger than the memory.
     """
     name, extra = config.train_dataset_name, observation.collect_overrides
     dataset = open_dataset(config.data_dir, name, world, extra)
@@ -48,10 +51,7 @@ def load_training_data(
     fields = _reward_fields(config, world) if use_rewards else ()
     wanted = sorted({"actions", *fields})
     place = _choose_place(dataset, wanted, observation, config, device)
-    columns, length = dataset.load(wanted, div=config.train_dataset_div)
-    rows = {name: torch.from_numpy(column) for name, column in columns.items()}
-    for name, column in rows.items():
-        _check_finite(column, name, dataset)
+    rows, length = _read_columns(dataset, wanted, world, config)
     if observation.encoded:
         obs = observation.open(dataset, config.train_dataset_div, config.num_workers)
     else:
@@ -71,8 +71,27 @@ def load_training_data(
         goals=goal_law(config),
         done_signal=config.done_signal,
         normalise=normaliser.to(place) if observation.encoded else None,
+        skip_short=config.skip_short_episodes,
     )
     return buffer, normaliser
+
+
+def _read_columns(
+    dataset: EpisodeSource, names: list[str], world: World, config: Config
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Columns of all rows, actions among them, and the episodes' lengths; fit to learn from."""
+    told_by = columns_of_ends(dataset)
+    columns, length = dataset.load([*names, *told_by], div=config.train_dataset_div)
+    check_ends(dataset, columns, length)
+    _check_lengths(length, dataset, config.skip_short_episodes)
+    rows = {name: torch.from_numpy(columns[name]) for name in names}
+    for name, column in rows.items():
+        _check_finite(column, name, dataset)
+    blocks = (part.numpy() for part in rows["actions"].split(CHUNK))
+    check_actions(blocks, world.actions, f"dataset {dataset}", config.clip_actions)
+    if config.clip_actions:
+        rows["actions"].clamp_(-1, 1)
+    return rows, length
 
 
 def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
@@ -157,6 +176,19 @@ def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
 def goal_law(config: Config) -> GoalLaw:
     """Where the goals of values and policies come from."""
     return GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma)
+
+
+def _check_lengths(length: np.ndarray, dataset: EpisodeSource, skip_short: bool) -> None:
+    """Raise `UserError` for episodes that are too short, if they are not to be skipped or all."""
+    short = np.flatnonzero(length < SHORTEST)
+    if len(short) == 0 or (skip_short and len(short) < len(length)):
+        return
+    first = short[0]
+    advice = "" if len(short) == len(length) else "; skip_short_episodes=true does without them"
+    raise UserError(
+        f"dataset {dataset}: {len(short)} of {len(length)} episodes have fewer than the {SHORTEST} "
+        f"rows that training needs, first {dataset.locate('train', first)}: {length[first]}{advice}"
+    )
 
 
 def _shares(config: Config, kind: str) -> GoalShares:

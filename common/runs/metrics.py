@@ -108,7 +108,7 @@ class Tracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the metrics of one step."""
         if self._page is not None:
-            self._page.log({**values, "step": step})
+            self._page.log({**values, "step": step}, step=step)
 
     def close(self) -> None:
         """Send what is left and end the run."""

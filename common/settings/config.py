@@ -64,6 +64,8 @@ class Options:
     data_dir: str = setting()
     train_dataset_name: str | None = setting()
     train_dataset_div: int = setting(low=1)
+    clip_actions: bool = setting()
+    skip_short_episodes: bool = setting()
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)

@@ -189,6 +189,28 @@ def test_each_phase_of_the_quickstart_from_images_takes_what_the_one_before_made
     assert from_images["common.tools.report"] == [[run, "--text"]]
 
 
+def test_scripts_keep_their_line_ends_on_windows(tmp_path: Path):
+    """Where git turns the ends of lines into those of Windows, bash would refuse every one."""
+    assert not any(b"\r" in script.read_bytes() for script in SCRIPTS)
+    files = [tmp_path / name for name in ("train.sh", "run", "notes.txt")]
+    for file in files:
+        file.write_bytes(b"#!/usr/bin/env bash\necho\n")
+    shutil.copy(REPOSITORY / ".gitattributes", tmp_path)
+
+    def git(*arguments: str) -> None:
+        user = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.autocrlf=true"]
+        command = ["git", *user, "-C", str(tmp_path), *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "scripts")
+    for file in files:
+        file.unlink()
+    git("checkout", ".")
+    assert not any(b"\r" in file.read_bytes() for file in files)
+
+
 @pytest.mark.parametrize("script", ["quickstart.sh", "quickstart_images.sh"])
 def test_overrides_of_a_quickstart_reach_training_alone(project, script):
     found = calls(project, script, "steps=123", "seed=4")

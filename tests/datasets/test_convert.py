@@ -28,7 +28,7 @@ def foreign(path: Path, episodes: int = 3, **changes: np.ndarray) -> Path:
     rows = 4 * episodes
     rng = np.random.default_rng(0)
     columns = {
-        "actions": rng.standard_normal((rows, 2), np.float32),
+        "actions": rng.uniform(-1, 1, (rows, 2)).astype(np.float32),
         "terminals": np.arange(rows) % 4 == 3,
         "qpos": rng.standard_normal((rows, 2), np.float32),
         "state_observations": rng.standard_normal((rows, 2), np.float32),

@@ -163,6 +163,21 @@ def test_verify_ends_with_a_code(tiny_data: Path, tmp_path: Path, capsys) -> Non
     assert line.startswith(f"train: {file}, column qpos: cannot be read")
 
 
+def test_settings_may_stand_behind_options(tiny_data: Path, tmp_path: Path, capsys) -> None:
+    """As the help suggests: NAME --verify task=... and --split before, after, in between."""
+    export_npz(Dataset.open(tiny_data, "tiny"), tmp_path / "tiny.npz")
+    cubes, task = "env_kwargs.manipobj.num_cubes=1", "task=manipobj-v0"
+    for arguments in (
+        ["tiny", "--verify", task, cubes],
+        ["--verify", "tiny", task, cubes],
+        ["tiny", task, "--split", "train", cubes, "--verify"],
+    ):
+        with pytest.raises(SystemExit) as ending:
+            inspect.main(["--data-dir", str(tmp_path), *arguments])
+        assert ending.value.code == 0
+        assert capsys.readouterr().out == f"{tmp_path}/tiny.npz: everything can be read\n"
+
+
 def test_an_npz_file_is_inspected_like_a_folder(tiny_data: Path, tmp_path: Path, capsys) -> None:
     export_npz(Dataset.open(tiny_data, "tiny"), tmp_path / "tiny.npz")
     inspect.main(["--data-dir", str(tmp_path), "tiny", "env_kwargs.manipobj.num_cubes=1"])

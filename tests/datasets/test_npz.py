@@ -120,17 +120,13 @@ def test_a_missing_file_and_column_are_named(file: Path) -> None:
     [
         ("../up.npy", array_file(np.zeros(3)), r"member '\.\./up\.npy': .*not a column"),
         ("/etc/x.npy", array_file(np.zeros(3)), "not a column"),
-        ("readme.txt", b"hello", "not a column"),
         ("actions.npy", array_file(np.zeros(3)), "occurs twice"),
         ("a.npy", b"no array at all", "magic"),
         ("a.npy", array_file(np.zeros(3))[:20], "cannot be read"),
         ("a.npy", array_file(np.zeros(3), shape=(10**12,)), "which it cannot hold"),
         ("a.npy", array_file(np.zeros(3), shape=(2,)), "which it cannot hold"),
         ("a.npy", array_file(np.zeros(3), shape=(-1, -3)), "row by row"),
-        ("a.npy", array_file(np.zeros(3), shape=()), "row by row"),
-        ("a.npy", array_file(np.zeros((3, 2)), fortran_order=True), "row by row"),
-        ("a.npy", array_file(np.zeros(3, np.int64), descr="|O"), "nothing is unpickled"),
-        ("a.npy", array_file(np.zeros(3, "U4")), "not numbers"),
+        ("a.npy", array_file(np.zeros((3, 2)), shape=(4, 2), fortran_order=True), "cannot hold"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -143,6 +139,56 @@ def test_what_is_no_plain_array_is_refused(
     with pytest.raises(UserError, match=message) as error:
         NpzFile(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("readme.txt", b"hello", "not a column"),
+        ("__MACOSX/._actions.npy", b"\0\5", "not a column"),
+        ("infos/goal.npy", array_file(np.zeros(50)), "not a column"),
+        ("a.npy", array_file(np.zeros(3), shape=()), "row by row"),
+        ("a.npy", array_file(np.zeros(3, np.int64), descr="|O"), "nothing is unpickled"),
+        ("a.npy", array_file(np.zeros(3, "U4")), "not numbers"),
+        ("a.npy", array_file(np.zeros(3, complex)), "not numbers"),
+        ("a.npy", array_file(np.zeros(3, "M8[s]")), "not numbers"),
+        ("a.npy", array_file(np.zeros(3, [("x", "f4")])), "not numbers"),
+        ("a.npy", npy.magic(3, 0) + bytes(9), r"version \(3, 0\)"),
+    ],
+)
+def test_what_is_whole_but_no_column_is_in_the_way_of_who_asks_for_it_only(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, **ARRAYS)
+    member(path, name, content)
+    with NpzFile(path) as npz:
+        assert list(npz.columns) == list(ARRAYS)
+        np.testing.assert_array_equal(npz.read("actions"), ARRAYS["actions"])
+        (left_out,) = npz.left_out
+        with pytest.raises(UserError, match=message) as error:
+            npz.read(left_out)
+    assert f"{path}, column {left_out}: " in str(error.value)
+    assert "get the file again" not in str(error.value)
+
+
+@pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
+def test_columns_in_fortran_s_order_are_read_row_by_row(tmp_path: Path, compress) -> None:
+    """As pandas and transposed arrays leave them."""
+    path = tmp_path / "data.npz"
+    arrays = {name: np.asfortranarray(array) for name, array in ARRAYS.items()}
+    compress(path, **arrays)
+    with NpzFile(path) as npz, npz.open("observations") as images:
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(npz.read(name), array)
+            np.testing.assert_array_equal(npz.read(name, 3), array[:3])
+            assert npz.read(name, 3).flags.c_contiguous
+        for start, stop in ((0, 7), (7, 7), (7, 50)):
+            np.testing.assert_array_equal(
+                images.read(stop - start), ARRAYS["observations"][start:stop]
+            )
+        with pytest.raises(UserError, match=r"data\.npz, column observations: .*ends early"):
+            images.read(1)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

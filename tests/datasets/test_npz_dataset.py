@@ -26,7 +26,7 @@ def arrays(lengths: tuple[int, ...] = LENGTHS, **changes: np.ndarray | None) -> 
     rows = sum(lengths)
     columns = {
         "observations": rng.integers(0, 256, (rows, 16, 16, 3), np.uint8),
-        "actions": rng.standard_normal((rows, 2), np.float32),
+        "actions": rng.uniform(-1, 1, (rows, 2)).astype(np.float32),
         "terminals": np.isin(np.arange(rows), np.cumsum(lengths) - 1),
         "qpos": rng.standard_normal((rows, 2), np.float32),
         "state_observations": rng.standard_normal((rows, 2), np.float32),
@@ -97,6 +97,32 @@ def test_columns_that_a_world_does_not_know_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.load(["button_states"])[0]["button_states"], extra)
 
 
+def test_members_that_nobody_needs_are_left_out_and_named(tmp_path: Path, caplog) -> None:
+    """One number per episode or file, texts, objects, other groups: the file is whole."""
+    others = {
+        "episode_returns": np.zeros(3),
+        "fps": np.array(30),
+        "env_name": np.array("point"),
+        "infos": np.array([{}] * 12),
+        "metadata/version": np.array([1]),
+    }
+    columns = arrays(qpos=np.asfortranarray(arrays()["qpos"]))
+    dataset = NpzDataset(save(tmp_path, columns | others), point_world())
+    assert list(dataset.header["columns"]) == list(columns)
+    np.testing.assert_array_equal(dataset.load(["qpos"])[0]["qpos"], columns["qpos"])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    for reason in (
+        *("episode_returns (it has 3 rows, not 12)", "fps (a single number does not"),
+        *("env_name (it holds <U5, not numbers", "infos (it holds object, not numbers"),
+        "metadata/version (this is not a column",
+    ):
+        assert reason in record.message
+    caplog.clear()
+    NpzDataset(save(tmp_path, columns), point_world())
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -106,6 +132,9 @@ def test_columns_that_a_world_does_not_know_are_kept(tmp_path: Path) -> None:
         ({"qpos": np.zeros((12, 2), complex)}, "complex128, not numbers"),
         ({"observations": np.zeros((12, 16, 16, 3))}, "images are"),
         ({"observations": np.zeros((12, 16), np.uint8)}, "images are"),
+        ({"qpos": np.array([{}] * 12)}, "column qpos: it holds object, not numbers"),
+        ({"actions": np.zeros((12, 2), object)}, "column actions: it holds object"),
+        ({"actions": None}, "no column actions"),
         ({"qpos": np.zeros((11, 2), np.float32)}, "'qpos': 11.* they need the same, not 0"),
         ({"terminals": np.zeros(12, bool)}, "ends within an episode"),
         ({"terminals": np.arange(12) == 5}, "ends within an episode"),

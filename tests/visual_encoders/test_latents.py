@@ -284,3 +284,14 @@ def test_an_encoder_that_makes_nan_is_refused(dataset, encoder, monkeypatch):
     with pytest.raises(UserError, match="makes NaN or infinity"):
         encode_here(dataset, encoder, VIEWS)
     assert LatentStore.of(dataset, encoder, VIEWS).missing(1) == [0]
+
+
+def test_settings_may_stand_behind_options(monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(encode, "run", lambda *call: calls.append(call))
+    for arguments in (
+        ["a", "--devices", "cpu,mps", "obs=dlp"],
+        ["a", "obs=dlp", "--devices=cpu,mps"],
+    ):
+        encode.main(arguments)
+    assert calls == [("a", ["obs=dlp"], ["cpu", "mps"])] * 2

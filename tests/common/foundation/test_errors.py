@@ -1,5 +1,8 @@
 """Mistakes are one line, whatever they quote; so is a lack of memory."""
 
+import io
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +30,15 @@ def test_too_little_memory_is_one_line(ask, capsys):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: not enough memory (") and line.endswith("smaller")
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter in the C locale
+def test_an_output_in_ascii_shows_escapes(errors, monkeypatch):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "ascii", errors=errors))
+    with one_line_errors():
+        print("würfel", "\udcc3", flush=True)
+    assert out.getvalue() == rb"w\xfcrfel \udcc3" + b"\n"
 
 
 def test_other_errors_pass():

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,8 +93,33 @@ class On(Off):
     wandb_name_suffix, wandb_project, wandb_entity, wandb_silent = "-x", "HECRL", None, True
 
 
+def test_the_tracker_counts_by_updates(tmp_path, monkeypatch):
+    """Also when the run goes on, whose rows would else begin at 0 again, offline at least."""
+    sent, pages = [], []
+
+    class Page(SimpleNamespace):
+        config = SimpleNamespace(update=lambda settings, allow_val_change: None)
+
+        def log(self, values, step):
+            sent.append((step, values))
+
+    def init(**options):
+        pages.append(options["id"])
+        return Page(define_metric=lambda *_, **__: None, finish=lambda: None)
+
+    wandb = SimpleNamespace(init=init, Settings=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for steps in ((10, 20), (20, 30)):
+        tracker = Tracker(On(), tmp_path, {})
+        for step in steps:
+            tracker.log(step, {"a": step / 2})
+        tracker.close()
+    assert pages[0] == pages[1]
+    assert sent == [(step, {"a": step / 2, "step": step}) for step in (10, 20, 20, 30)]
+
+
 def test_the_tracker_is_silent_unless_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     tracker = Tracker(Off(), tmp_path, {})
     tracker.log(1, {"a": 1.0})
     tracker.close()

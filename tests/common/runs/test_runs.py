@@ -1,5 +1,6 @@
 """Run folders: names, settings, locks and records."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import torch
 
 from common.foundation.device import describe_device, resolve_device, set_threads
 from common.foundation.errors import UserError
+from common.foundation.files import write_json
 from common.foundation.processes import available_cores
 from common.runs import folders as runs
 from common.runs.folders import new_eval_folder, open_run, train_name
-from common.settings.config import ROOT, compose
+from common.settings.config import ROOT, compose, identity
 
 HOLD = """
 import sys
@@ -51,6 +53,24 @@ def test_another_command_gets_another_folder(tmp_path):
     assert len(names) == 5
     more_steps = settings(tmp_path, "steps=77", "num_workers=1")
     assert train_name(more_steps) == train_name(settings(tmp_path))
+
+
+def test_later_settings_leave_earlier_runs_their_folders(tmp_path):
+    """Of a switch that did not exist, off is what the run did, and on is another run."""
+    config = settings(tmp_path)
+    known = {key: value for key, value in identity(config).items() if key not in runs.LATER}
+    name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
+    assert train_name(config) == f"sgiql_manipobj-v0_0_{name}"
+    stored = {key: value for key, value in config.raw.items() if key not in runs.LATER}
+    for switch in runs.LATER:
+        named = [f"run_name={switch}"]
+        (tmp_path / "train" / switch).mkdir(parents=True)
+        write_json(tmp_path / "train" / switch / "config.json", stored | {"run_name": switch})
+        with pytest.raises(UserError, match=f"with {switch}: false, not true;"):
+            start(settings(tmp_path, *named, f"{switch}=true"))
+        with open_run(settings(tmp_path, *named)) as run:
+            assert run.resumed and run.changes == []
+        assert train_name(settings(tmp_path, f"{switch}=true")) != train_name(config)
 
 
 def test_settings_that_do_not_touch_the_result_may_change(tmp_path):
