@@ -66,7 +66,8 @@ def rows(found: dict[str, dict[str, float]]) -> list[Row]:
 
 def main() -> None:
     extra = {"updates": {"type": int, "default": 1000, "help": "of each training"}}
-    options = arguments(__doc__, **extra, overrides={"nargs": "*", "default": [], "help": "settings"})
+    extra["overrides"] = {"nargs": "*", "default": [], "help": "settings of training"}
+    options = arguments(__doc__, **extra)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         found = {name: train(name, options.updates, options.overrides, place) for name in VARIANTS}
