@@ -35,7 +35,7 @@ FRAMES, TEST_SHARE = 20, 0.2
 
 
 class ObjectClassifier(nn.Sequential):
-    """Visual features (..., F) -> whether they are an object's (...), booleans."""
+    """Visual features (..., F), on any device -> whether they are an object's (...), booleans."""
 
     def __init__(self, features: int) -> None:
         widths = (features, *(HIDDEN,) * LAYERS)
@@ -49,7 +49,8 @@ class ObjectClassifier(nn.Sequential):
         return super().forward(looks)
 
     def forward(self, looks: Tensor) -> Tensor:
-        return self.logits(looks).argmax(dim=-1).bool()
+        logits = self.logits(looks.to(self[0].weight.device))
+        return logits.argmax(dim=-1).bool().to(looks.device)
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as file:

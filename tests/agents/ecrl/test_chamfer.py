@@ -30,6 +30,21 @@ def test_rewards_are_the_references(name: str, kind: str) -> None:
     assert torch.allclose(reward(case, kind), expected, rtol=3e-6, atol=3e-6)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_one_way_of_one_goal_particle_is_the_references(name: str) -> None:
+    """-2 times the mean over views, as its SMORL has it."""
+    case = golden(f"chamfer/{name}")
+    everything = torch.ones_like(case["state"][..., 0], dtype=torch.bool)
+    kept = [case.get(f"keep_{side}", everything) for side in ("goal", "state")]
+    goal, state = (
+        Objects(x[..., :2], x[..., 5:9], own)
+        for x, own in zip((case["goal"], case["state"]), kept, strict=True)
+    )
+    first = Objects(*(part[:, :, :1] for part in goal))
+    found = -2 * plain(first, state, 6.0).mean(dim=1)
+    assert torch.allclose(found, case["single_goal"], rtol=3e-6, atol=3e-6)
+
+
 def test_many_particles_of_an_object_count_once_and_all_lost_ones_as_one() -> None:
     """Two particles of one object 0.1 and 0.3 away, two that look like nothing."""
     place = torch.tensor([[0.1, 0.0], [0.0, 0.3], [0.9, 0.9], [0.8, 0.8]])
