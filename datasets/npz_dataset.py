@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
+from common.foundation.messages import tell
+from common.foundation.progress import Bar
 from datasets.npz import NpzFile
 from datasets.source import SPLITS, EpisodeSource, first_part
 from datasets.store import Dataset
@@ -72,13 +73,13 @@ class NpzDataset(EpisodeSource):
         if not len(lengths):
             return
         if len(lengths) < len(self._lengths[split]):
-            tqdm.write(
+            tell(
                 f"{self._files[split]}: checksums are of whole columns, so a part of them goes "
                 "unchecked; `python -m datasets.inspect NAME --verify` reads everything"
             )
         with NpzFile(self._files[split]) as file, ExitStack() as stack:
             readers = {name: stack.enter_context(file.open(name)) for name in types}
-            for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
+            for length in Bar(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
                 yield {name: _cast(readers[name].read(length), types[name]) for name in types}
 
     @contextmanager

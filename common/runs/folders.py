@@ -66,6 +66,8 @@ def open_run(
     path = run_path(config, kind)
     _make_folder(path)
     with _locked(path):
+        for leftover in path.glob(".*.tmp"):  # of a killed process, on a disk without file locks
+            leftover.unlink(missing_ok=True)
         stored_file = path / "config.json"
         resumed = stored_file.exists()
         changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
@@ -142,7 +144,7 @@ def _make_folder(path: Path) -> None:
 def _locked(folder: Path) -> BinaryIO:
     """A file that locks the folder for this process while it is open."""
     file = open(folder / ".lock", "a+b")  # noqa: SIM115  it stays open as long as the lock is held
-    if not lock(file):
+    if not lock(file, folder):
         file.seek(0)
         owner = file.read().decode() or "unknown"
         file.close()
