@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from common.foundation.errors import UserError
 from common.foundation.files import lock, read_json, write_json
+from common.foundation.messages import keeping_warnings
 from common.settings.config import ROOT, Config, identity
 from common.settings.schema import show
 
@@ -65,7 +66,7 @@ def open_run(
     """
     path = run_path(config, kind)
     _make_folder(path)
-    with _locked(path):
+    with _locked(path), keeping_warnings(path):
         for leftover in path.glob(".*.tmp"):  # of a killed process, on a disk without file locks
             leftover.unlink(missing_ok=True)
         stored_file = path / "config.json"

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from common.foundation.device import describe_device
 from common.foundation.errors import UserError
-from common.foundation.messages import keeping_warnings
 from common.foundation.processes import stop_on_signal
 from common.foundation.progress import Bar
 from common.runs.folders import AGENT_RUNS, RunKind, open_run, run_path
@@ -280,7 +279,6 @@ def train_in_folder(
         if team.is_main:  # the others write nothing, so they need no lock
             machine = describe_device(team.device) | {"processes": team.size}
             folder = stack.enter_context(open_run(config, machine, kind))
-            stack.enter_context(keeping_warnings(path))
         team.wait()
         loop = make(path)
         if team.is_main and loop.finished:
