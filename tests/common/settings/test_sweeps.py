@@ -1,5 +1,6 @@
 """Sweeps through submitit: jobs of this machine, their errors, and what is refused beforehand."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -7,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +73,20 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
+@contextlib.contextmanager
+def waiting(folder: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """A sweep whose job of seed 6 has begun to wait for a signal."""
+    process = start(folder, *arguments)
+    try:
+        wait_for((folder / "waiting").exists, 300)
+        yield process
+    finally:
+        if process.poll() is None:
+            for child in children(process.pid):
+                os.kill(child, signal.SIGTERM)
+            process.kill()
+
+
 def finish(process: subprocess.Popen) -> tuple[int, list[str]]:
     """Exit code, and lines of stderr."""
     errors = process.communicate()[1].splitlines()
@@ -92,10 +108,9 @@ def test_a_sweep_runs_every_job_and_lists_what_failed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_the_whole_sweep(number: int, code: int, tmp_path: Path) -> None:
-    process = start(tmp_path, "-m", "seed=3,6,7")
-    wait_for((tmp_path / "waiting").exists)
-    process.send_signal(number)
-    ended, errors = finish(process)
+    with waiting(tmp_path, "-m", "seed=3,6,7") as process:
+        process.send_signal(number)
+        ended, errors = finish(process)
     assert ended == code and (tmp_path / "saved").exists()
     assert errors[-2:] == ["1 of 2 jobs failed:", FAILED[0]]
     assert "7-0" not in notes(tmp_path)
@@ -112,11 +127,10 @@ def test_all_submitted_jobs_run_and_those_that_failed_or_died_are_listed(tmp_pat
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_the_jobs_of_this_machine(number: int, code: int, tmp_path: Path) -> None:
-    process = start(tmp_path, *LAUNCH, "seed=6")
-    wait_for((tmp_path / "waiting").exists)
-    jobs = children(process.pid)
-    process.send_signal(number)
-    assert finish(process)[0] == code
+    with waiting(tmp_path, *LAUNCH, "seed=6") as process:
+        jobs = children(process.pid)
+        process.send_signal(number)
+        assert finish(process)[0] == code
     assert jobs and not any(map(alive, jobs)) and (tmp_path / "saved").exists()
 
 
