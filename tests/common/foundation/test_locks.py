@@ -10,6 +10,7 @@ import pytest
 from common.foundation import files
 from common.foundation.errors import UserError
 from common.foundation.files import atomic_write
+from common.foundation.messages import Terminal, lines_to
 from common.runs.folders import open_run
 from common.settings.config import compose
 from tests.helpers.datasets import record
@@ -55,15 +56,18 @@ def test_files_are_whole_whoever_writes_them_at_once(refused, tmp_path: Path, ca
     )
 
 
-def test_a_run_and_a_collection_go_on_and_the_dataset_keeps_the_warning(refused, tmp_path: Path):
+def test_runs_and_collections_go_on_and_keep_the_warning(refused, tmp_path: Path):
     config = compose(["env_kwargs.manipobj.num_cubes=1", f"output_dir={tmp_path}"])
     with open_run(config) as run:
         (run.path / ".last.safetensors.0123abcd.tmp").touch()  # as a killed process leaves it
     with open_run(config) as run:
         assert run.resumed and not list(run.path.glob("*.tmp"))
-    dataset = record(tmp_path / "data", episodes=2)
+    with lines_to(Terminal()):  # another command
+        dataset = record(tmp_path / "data", episodes=2)
     assert dataset.header["complete"]
-    assert "has no file locks" in (dataset.folder / "warnings.txt").read_text()
+    for folder in (run.path, dataset.folder):
+        (line,) = (folder / "warnings.txt").read_text().splitlines()
+        assert "has no file locks" in line
 
 
 def test_other_errors_of_a_lock_are_errors(tmp_path: Path, monkeypatch):
