@@ -54,7 +54,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _no_folder(folder, error) from error
     with file:
-        if not lock(file):
+        if not lock(file, folder):
             raise UserError(f"another process is writing into {folder}")
         yield
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
 from common.foundation.files import read_json
+from common.foundation.progress import Bar
 from datasets.npz import LARGEST_RATIO
 from datasets.source import SPLITS, EpisodeSource, first_part
 
@@ -128,12 +128,12 @@ class Dataset(EpisodeSource):
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
         chosen = self._chosen(split, div)
-        for index in tqdm(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
+        for index in Bar(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
             yield self.read_episode(split, index, columns)
 
     def problems(self) -> Iterator[str]:
         parts = [(split, index) for split in SPLITS for index in self.episodes(split)]
-        for split, index in tqdm(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
+        for split, index in Bar(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
             try:
                 self.read_episode(split, index)
             except UserError as error:

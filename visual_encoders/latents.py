@@ -26,10 +26,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
 from common.foundation.files import atomic_write, read_json, write_json
+from common.foundation.progress import Bar
 from datasets.filling import difference
 from datasets.npz import DAMAGE
 from datasets.source import EpisodeSource
@@ -109,7 +109,7 @@ class LatentStore:
         self._check_header()
         latents, marks = self._map(LATENTS, TYPE, self._shape), self._marks()
         parts = np.split(latents[: self.lengths[:count].sum()], self.lengths[: count - 1].cumsum())
-        for index, part in enumerate(tqdm(parts, f"checking {self.folder.name}", delay=2)):
+        for index, part in enumerate(Bar(parts, f"checking {self.folder.name}", delay=2)):
             if marks[index] != _mark(part):
                 reason = f"episode {index} has another checksum than {MARKS} says"
                 raise self._damaged(LATENTS, reason)

@@ -9,11 +9,12 @@ from typing import Self
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from common.foundation.device import seeded_generator
 from common.foundation.errors import UserError
 from common.foundation.files import atomic_write
+from common.foundation.messages import tell
+from common.foundation.progress import Bar
 from common.runs import checkpoint as files
 from common.settings.config import Config
 from common.training.loop import Loop, Rhythm, Source, Sums, add
@@ -128,7 +129,7 @@ class EncoderTrainer(Loop):
         count, main = len(self.validation), self.team.is_main
         pin = self.team.device.type == "cuda"
         read = read_ahead(self.validation, range(count), self.config.encoder.read_workers, pin)
-        bar = tqdm(read, "validate", total=count, disable=not main, leave=False)
+        bar = Bar(read, "validate", total=count, disable=not main, leave=False)
         for number, images in enumerate(bar):
             if self.team.any(stopped()):
                 return None
@@ -147,7 +148,7 @@ class EncoderTrainer(Loop):
 
     def _keep(self, figures: dict[str, float]) -> None:
         """Draw what the encoder makes of some images; export it if none was better."""
-        tqdm.write(f"epoch {self._epochs:g}: validation loss {figures['loss']:.5g}")
+        tell(f"epoch {self._epochs:g}: validation loss {figures['loss']:.5g}")
         self._draw()
         if figures["loss"] < self.best:
             self.best = figures["loss"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.progress import Bar
 
 ALL = "all"  # the name that stands for everything
 
@@ -107,7 +108,8 @@ def _download(url: str, partial: Path, size: int) -> None:
                 f"{partial.parent} has {free / 1e9:.1f} GB free and {(size - have) / 1e9:.1f} GB "
                 "are to come; make room, or choose another --folder"
             )
-        http_get(url, file, resume_size=have, headers=build_hf_headers(), expected_size=size)
+        about = {"resume_size": have, "expected_size": size, "headers": build_hf_headers()}
+        http_get(url, file, **about, tqdm_class=Bar)
         file.flush()
         os.fsync(file.fileno())
 

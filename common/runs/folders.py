@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from common.foundation.errors import UserError
 from common.foundation.files import lock, read_json, write_json
+from common.foundation.messages import keeping_warnings
 from common.settings.config import ROOT, Config, identity
 from common.settings.schema import show
 
@@ -67,7 +68,9 @@ def open_run(
     """
     path = run_path(config, kind)
     _make_folder(path)
-    with _locked(path):
+    with _locked(path), keeping_warnings(path):
+        for leftover in path.glob(".*.tmp"):  # of a killed process, on a disk without file locks
+            leftover.unlink(missing_ok=True)
         stored_file = path / "config.json"
         resumed = stored_file.exists()
         changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
@@ -145,7 +148,7 @@ def _make_folder(path: Path) -> None:
 def _locked(folder: Path) -> BinaryIO:
     """A file that locks the folder for this process while it is open."""
     file = open(folder / ".lock", "a+b")  # noqa: SIM115  it stays open as long as the lock is held
-    if not lock(file):
+    if not lock(file, folder):
         file.seek(0)
         owner = file.read().decode() or "unknown"
         file.close()

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.observations.states import Observation
 from common.data.buffer import SHORTEST, Buffer
@@ -13,6 +12,7 @@ from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
+from common.foundation.messages import tell
 from common.settings.config import Config
 from datasets.actions import check_actions
 from datasets.ends import check_ends, columns_of_ends
@@ -131,7 +131,7 @@ def _choose_place(
         free = free_memory(device) - RESERVED
         if size(device) > free:
             chosen = cpu
-            tqdm.write(
+            tell(
                 f"data_device=auto: main memory, since {device} has room for "
                 f"{max(free, 0) / 2**30:.1f} of {size(device) / 2**30:.1f} GiB"
             )

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.foundation.device import describe_device
 from common.foundation.errors import UserError
 from common.foundation.processes import stop_on_signal
+from common.foundation.progress import Bar
 from common.runs.folders import AGENT_RUNS, RunKind, open_run, run_path
 from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import Config
@@ -102,7 +102,7 @@ class Loop(ABC):
                 for name, step in rows.items()
             }
             self.tracker = Tracker(config, folder, config.raw)
-            self.watch = Watch(folder)
+            self.watch = Watch()
 
     @property
     def last(self) -> Path:
@@ -122,7 +122,7 @@ class Loop(ABC):
         rhythm = self.rhythm
         about = {"total": rhythm.steps, "initial": self.step, "unit": " updates"}
         self.updates = self._make_updates()
-        bar = tqdm(desc="train", disable=not self.team.is_main, **about)
+        bar = Bar(desc="train", disable=not self.team.is_main, **about)
         with stop_on_signal() as received, contextlib.closing(self.updates), bar:
             self._evaluate_if_due(received)
             stopped_by = self._stopped_by(received)
@@ -134,7 +134,7 @@ class Loop(ABC):
                 bar.update()
                 if self.step % rhythm.log == 0:
                     now = time.perf_counter()
-                    bar.set_postfix(self._log(now - began, self.step - mark))
+                    bar.set_postfix(self._log(now - began, self.step - mark), refresh=False)
                     began, mark = now, self.step
                 paused = time.perf_counter()
                 self._evaluate_if_due(received)
