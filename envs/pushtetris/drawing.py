@@ -11,12 +11,13 @@ picture; coordinates are those of the large surface, and a span is (first, last)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from envs.pushtetris import rules
+from envs.pushtetris.contacts import COLOR, blended, samples
 from envs.pushtetris.physics import WALL_HIGH, WALL_LOW, WALL_RADIUS
 
 EDGE_RADIUS = 2  # of the fat segments around pieces
@@ -29,9 +30,10 @@ DISCS = {
     rules.AGENT_RADIUS: (15, 15, 15, 14, 14, 14, 13, 13, 12, 11, 10, 9, 8, 6, 3),
 }
 
-# Indices of the palette: background, pieces in the order of `rules.PIECES`, agent, walls, targets.
+# Indices of the palette: background, pieces in the order of `rules.PIECES`, agent, walls, targets,
+# contacts, whose colours are blends of the one here and what lies under them.
 BACKGROUND = 0
-AGENT, WALL, TARGET = range(len(rules.PIECES) + 1, len(rules.PIECES) + 4)
+AGENT, WALL, TARGET, CONTACT = range(len(rules.PIECES) + 1, len(rules.PIECES) + 5)
 PALETTE = np.array(
     [
         (255, 255, 255),
@@ -39,10 +41,21 @@ PALETTE = np.array(
         (0, 0, 0),
         (211, 211, 211),
         (119, 136, 153),
+        COLOR,
     ],
     np.uint8,
 )
+Marks = dict[tuple[int, int], tuple[int, ...]]  # colours of contacts, by row and column
 INDICES = {name: 1 + index for index, name in enumerate(rules.PIECES)}
+
+
+def colored(picture: np.ndarray, marks: Marks) -> np.ndarray:
+    """Return a picture (size, size) of palette indices in RGB, (size, size, 3) uint8."""
+    frame = PALETTE[picture]
+    for pixel, color in marks.items():
+        if picture[pixel] == CONTACT:
+            frame[pixel] = color
+    return frame
 
 
 @dataclass(frozen=True)
@@ -95,16 +108,40 @@ class Painter:
         return mask | ((at >= first) & (at <= last)).any(0)
 
     def scene(
-        self, shapes: Shapes, poses: np.ndarray, targets: tuple[Shapes, np.ndarray] | None = None
+        self,
+        shapes: Shapes,
+        poses: np.ndarray,
+        targets: tuple[Shapes, np.ndarray] | None = None,
+        order: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Picture of agent and pieces at `poses` (N + 1, 3), over grey `targets` if given."""
+        """Picture of agent and pieces at `poses` (N + 1, 3), over grey `targets` if given.
+
+        `order` (K + 1,) has the rectangles and, as number K, the agent, the topmost last; without,
+        that is the agent.
+        """
         picture = np.full((self.size, self.size), BACKGROUND, np.uint8)
         if targets:
             corners = targets[0].placed(targets[1])
             self._stamp(picture, self._fill(corners), np.full(len(corners), TARGET))
-        self._bodies(picture, shapes, poses[1:], poses[:1])
+        self._bodies(picture, shapes, poses[1:], poses[:1], order)
         picture[self._walls] = WALL
         return picture
+
+    def mark(
+        self, picture: np.ndarray, contacts: Iterable[tuple[Iterable[float], Iterable[float]]]
+    ) -> Marks:
+        """Add to a picture where bodies touch; return the colours there, by row and column.
+
+        Such a pixel is of no other colour of the palette, whatever lies under it.
+        """
+        marks: Marks = {}
+        for (x, y), weight in samples(contacts, self._stride):
+            if 0 <= x < self.size and 0 <= y < self.size:
+                under = marks.get((y, x)) or tuple(PALETTE[picture[y, x]].tolist())
+                color = blended(under, weight)
+                if color != under:
+                    picture[y, x], marks[y, x] = CONTACT, color
+        return marks
 
     def outline(
         self, picture: np.ndarray, shapes: Shapes, pieces: np.ndarray, agents: np.ndarray
@@ -121,14 +158,23 @@ class Painter:
         picture[rim] = np.where(picture == ghosts, BACKGROUND, ghosts)[rim]
 
     def _bodies(
-        self, picture: np.ndarray, shapes: Shapes, pieces: np.ndarray, agents: np.ndarray
+        self,
+        picture: np.ndarray,
+        shapes: Shapes,
+        pieces: np.ndarray,
+        agents: np.ndarray,
+        order: np.ndarray | None = None,
     ) -> None:
-        """Paint pieces, then agents over them."""
-        self._stamp(picture, self._rectangles(shapes.placed(pieces)), shapes.color)
-        self._stamp(picture, self._discs(agents), np.full(len(agents), AGENT))
+        """Paint pieces and agents in this order, or agents last."""
+        rectangles, discs = self._rectangles(shapes.placed(pieces)), self._discs(agents)
+        windows = [np.concatenate(parts) for parts in zip(rectangles, discs, strict=True)]
+        colors = np.append(shapes.color, np.full(len(agents), AGENT))
+        if order is not None:
+            windows, colors = [part[order] for part in windows], colors[order]
+        self._stamp(picture, windows, colors)
 
     def _stamp(
-        self, picture: np.ndarray, windows: tuple[np.ndarray, np.ndarray], colors: np.ndarray
+        self, picture: np.ndarray, windows: Sequence[np.ndarray], colors: np.ndarray
     ) -> None:
         """Colour the masks (K, W, W) at samples (K, 2), one over another."""
         origins, masks = windows
