@@ -11,13 +11,13 @@ picture; coordinates are those of the large surface, and a span is (first, last)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from envs.pushtetris import rules
-from envs.pushtetris.contacts import COLOR, blended, samples
+from envs.pushtetris.palette import AGENT, BACKGROUND, INDICES, TARGET, WALL
 from envs.pushtetris.physics import WALL_HIGH, WALL_LOW, WALL_RADIUS
 
 EDGE_RADIUS = 2  # of the fat segments around pieces
@@ -29,33 +29,6 @@ DISCS = {
     EDGE_RADIUS: (2, 1),
     rules.AGENT_RADIUS: (15, 15, 15, 14, 14, 14, 13, 13, 12, 11, 10, 9, 8, 6, 3),
 }
-
-# Indices of the palette: background, pieces in the order of `rules.PIECES`, agent, walls, targets,
-# contacts, whose colours are blends of the one here and what lies under them.
-BACKGROUND = 0
-AGENT, WALL, TARGET, CONTACT = range(len(rules.PIECES) + 1, len(rules.PIECES) + 5)
-PALETTE = np.array(
-    [
-        (255, 255, 255),
-        *(piece.color for piece in rules.PIECES.values()),
-        (0, 0, 0),
-        (211, 211, 211),
-        (119, 136, 153),
-        COLOR,
-    ],
-    np.uint8,
-)
-Marks = dict[tuple[int, int], tuple[int, ...]]  # colours of contacts, by row and column
-INDICES = {name: 1 + index for index, name in enumerate(rules.PIECES)}
-
-
-def colored(picture: np.ndarray, marks: Marks) -> np.ndarray:
-    """Return a picture (size, size) of palette indices in RGB, (size, size, 3) uint8."""
-    frame = PALETTE[picture]
-    for pixel, color in marks.items():
-        if picture[pixel] == CONTACT:
-            frame[pixel] = color
-    return frame
 
 
 @dataclass(frozen=True)
@@ -126,22 +99,6 @@ class Painter:
         self._bodies(picture, shapes, poses[1:], poses[:1], order)
         picture[self._walls] = WALL
         return picture
-
-    def mark(
-        self, picture: np.ndarray, contacts: Iterable[tuple[Iterable[float], Iterable[float]]]
-    ) -> Marks:
-        """Add to a picture where bodies touch; return the colours there, by row and column.
-
-        Such a pixel is of no other colour of the palette, whatever lies under it.
-        """
-        marks: Marks = {}
-        for (x, y), weight in samples(contacts, self._stride):
-            if 0 <= x < self.size and 0 <= y < self.size:
-                under = marks.get((y, x)) or tuple(PALETTE[picture[y, x]].tolist())
-                color = blended(under, weight)
-                if color != under:
-                    picture[y, x], marks[y, x] = CONTACT, color
-        return marks
 
     def outline(
         self, picture: np.ndarray, shapes: Shapes, pieces: np.ndarray, agents: np.ndarray

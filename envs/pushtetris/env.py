@@ -17,7 +17,9 @@ import numpy as np
 
 from envs.environment import Environment
 from envs.pushtetris import rules
-from envs.pushtetris.drawing import INDICES, Painter, Shapes, colored
+from envs.pushtetris.contacts import colored, mark
+from envs.pushtetris.drawing import Painter, Shapes
+from envs.pushtetris.palette import INDICES
 from envs.pushtetris.physics import Plane
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ class PushTetrisEnv(Environment):
         """Draw the present state: the picture and the masks of the pieces in it."""
         bodies = self._shapes, self._poses
         self._picture = self._painter.scene(*bodies, self._targets, self._plane.order)
-        self._marks = self._painter.mark(self._picture, self._plane.contacts)
+        self._marks = mark(self._picture, self._plane.contacts)
         self._masks = self._picture == self._colors
         self._bits = np.packbits(self._masks.reshape(self.num_objects, -1), axis=1)
 

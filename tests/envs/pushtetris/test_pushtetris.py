@@ -5,7 +5,7 @@ import pytest
 
 from envs.make import make_env as make_tetris
 from envs.pushtetris import rules
-from envs.pushtetris.drawing import INDICES, PALETTE
+from envs.pushtetris.palette import INDICES, PALETTE
 from envs.pushtetris.physics import Plane
 from tests.helpers.pushtetris_worlds import make_env, put
 from tests.helpers.worlds import random_episode

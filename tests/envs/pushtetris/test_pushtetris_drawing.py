@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from envs.pushtetris import rules
-from envs.pushtetris.drawing import (
-    AGENT,
-    BACKGROUND,
-    INDICES,
-    PALETTE,
-    TARGET,
-    WALL,
-    Painter,
-    Shapes,
-)
+from envs.pushtetris.drawing import Painter, Shapes
+from envs.pushtetris.palette import AGENT, BACKGROUND, INDICES, PALETTE, TARGET, WALL
 
 # Twelve scenes of all seven pieces, drawn by pymunk 7.3.1's `pygame_util.DrawOptions` with pygame
 # 2.6.1 on 512 x 512 pixels (polygons with radius 2, circles without the line of their angle), of

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from envs.pushtetris import rules
-from envs.pushtetris.contacts import samples
-from envs.pushtetris.drawing import CONTACT, PALETTE, Painter, Shapes, colored
+from envs.pushtetris.contacts import colored, mark, samples
+from envs.pushtetris.drawing import Painter, Shapes
+from envs.pushtetris.palette import CONTACT, PALETTE
 from envs.pushtetris.physics import Plane
 
 # Episodes of one, three and seven pieces in pymunk 7.3.1, from a script of its own that adds the
@@ -30,7 +31,7 @@ def test_states_and_pictures_are_those_of_plain_pymunk_and_pygame(pieces: int):
             plane.move(episode["actions"][step - 1])
         np.testing.assert_allclose(plane.poses, poses, rtol=0, atol=1e-6)
         picture = painter.scene(shapes, plane.poses, order=plane.order)
-        marks = painter.mark(picture, plane.contacts)
+        marks = mark(picture, plane.contacts)
         np.testing.assert_array_equal(colored(picture, marks), frame)
         marked += bool(marks)
     assert marked  # there were contacts to see
@@ -62,10 +63,9 @@ def test_a_level_line_of_a_contact_has_hard_edges_and_a_slanted_one_soft_ones():
 
 
 def test_a_mark_hides_what_lies_under_it_and_stays_in_the_picture():
-    painter = Painter(128)
     picture = np.ones((128, 128), np.uint8)
     lines = [((8.0, 8.0), (8.0, 8.0)), ((508.0, 510.0), (530.0, 510.0))]
-    marks = painter.mark(picture, lines)
-    assert marks == {(2, 2): (231, 76, 60)} and picture[2, 2] == CONTACT
+    marks = mark(picture, lines)
+    assert [*marks] == [(2, 2)] and picture[2, 2] == CONTACT
     frame = colored(picture, marks)
     assert frame[2, 2].tolist() == [231, 76, 60] and (frame[3, 3] == PALETTE[1]).all()
