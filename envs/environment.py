@@ -52,7 +52,7 @@ class Environment(gym.Env):
 
     def render(self, *args: Any, **kwargs: Any) -> np.ndarray | None:
         """Draw a frame (height, width, 3) uint8 with `render_mode="rgb_array"`; else warn."""
-        if self.render_mode is None:
+        if self.render_mode != "rgb_array":
             gym.logger.warn(
                 "You are calling render method without specifying any render mode. "
                 'You can specify the render_mode at initialization: render_mode="rgb_array"'
