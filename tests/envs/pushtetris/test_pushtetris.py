@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from envs.make import make_env as make_tetris
 from envs.pushtetris import rules
 from envs.pushtetris.palette import INDICES, PALETTE
 from envs.pushtetris.physics import Plane
@@ -161,7 +160,6 @@ def test_goal_and_frames():
     frame = env.frame()
     assert (info["goal_rendered"] != frame).any()
     assert env.render().shape == frame.shape == (128, 128, 3)
-    assert make_tetris("pushtetris-v0").render() is None
     with_subgoal = env.subgoal_frame(info["state_goal"])
     assert 100 < (with_subgoal != frame).any(axis=-1).sum() < 500
     np.testing.assert_array_equal(env.frame(), frame)
