@@ -17,7 +17,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(one_line(str(message)))
 
 
 def one_line(text: str) -> str:
