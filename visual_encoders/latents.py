@@ -29,7 +29,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from common.foundation.errors import UserError
-from common.foundation.files import atomic_write, read_json, write_json
+from common.foundation.files import atomic_write, check_path, read_json, write_json
 from datasets.filling import difference
 from datasets.npz import DAMAGE
 from datasets.source import EpisodeSource
@@ -67,6 +67,7 @@ class LatentStore:
             "views": views,
         }
         folder = dataset.place.with_name(f"{dataset.place.name}-{kind}-{_digest(identity)[:12]}")
+        check_path(folder, f"the name of dataset {dataset}")
         size = {"episodes": len(lengths), "rows": int(lengths.sum())}
         return cls(folder, identity | {"shape": list(encoder.shape(views)), **size}, lengths)
 

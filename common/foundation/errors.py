@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import faulthandler
 import os
 import sys
@@ -43,24 +44,35 @@ def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
+def _mistake(error: Exception) -> str | None:
+    """One line about an error that the user can mend; None for other errors."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return str(
+            UserError(f"the name {error.filename!s:.80}... is too long for a file or folder")
+        )
+    if _lacks_memory(error):
+        text = f"not enough memory ({error!s:.300}); make batches, networks or data smaller"
+        return str(UserError(text))
+    return None
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C.
 
     Of the processes that `torchrun` starts on a machine, which make the same mistakes, one says it.
-    To ask for more than the memory holds is such a mistake, too.
+    To ask for more than the memory holds is such a mistake, too, and so is a name too long to be.
     """
     try:
         yield
-    except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+    except (UserError, MemoryError, RuntimeError, OSError) as error:
+        text = _mistake(error)
+        if text is None:
             raise
-        text = f"not enough memory ({error!s:.300}); make batches, networks or data smaller"
-        print(f"error: {UserError(text)}", file=sys.stderr)
+        if _lacks_memory(error) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {text}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nstopped; the same command continues", file=sys.stderr)

@@ -14,6 +14,7 @@ from common.runs.curves import read_csv
 from common.runs.folders import run_path
 from common.settings.config import Config, compose
 
+LOG_NAME = 200  # characters
 Task = tuple[str, str, str]  # script, name, checkpoint that is evaluated
 
 
@@ -102,7 +103,7 @@ class Plan:
         return Job(title, [*command, f"seed={seeds}", *self.launcher], self._log(title))
 
     def _log(self, title: str) -> Path:
-        name = title.replace("/", "_").replace(" ", "_")
+        name = title.replace("/", "_").replace(" ", "_")[:LOG_NAME]  # seeds may be hundreds
         return Path(self.scale.output_dir) / "logs" / f"{name}.log"
 
     def _data(self, config: Config) -> Iterator[tuple[str, list[str]]]:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from common.evaluation.intervals import CONFIDENCE
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write
+from common.foundation.files import atomic_write, make_folder
 from common.paper import records
 from common.paper.comparison import TABLES, Cell, Layout, Strata, cells, rivals
 from common.paper.formats import Section, latex, markdown
@@ -39,7 +39,7 @@ def write_tables(data: Records, folder: Path, names: Sequence[str] = tuple(TABLE
     """
     from common.paper.pictures import draw_curves, draw_table
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "FOLDER")
     paths = []
     for name, table in tables_of(data, names).items():
         title, parts = TABLES[name].title, sections(table, TABLES[name])
@@ -233,12 +233,12 @@ def _gather(source: Path, folder: Path, add: bool) -> None:
     Args:
         add: whether what `folder` has of other runs stays.
     """
+    make_folder(folder, "FOLDER")
     data, foreign = (records.load(source), []) if _kept(source) else records.gather(source)
     if add:
         data = records.combine(records.load(folder), data)
     for name in foreign:
         print(f"not in a table, for its eval_variant_name is of no cell: {name}")
-    folder.mkdir(parents=True, exist_ok=True)
     print(*records.save(folder, data), sep="\n")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import read_json, write_json
+from common.foundation.files import make_folder, read_json, write_json
 from common.foundation.registry import AGENTS, lookup
 from common.runs.checkpoint import flatten, load, save, unflatten
 from common.settings.inherit import DEFAULT_CHECKPOINT, find_checkpoint
@@ -46,7 +46,7 @@ def ship(
         "dataset": meta["config"]["train_dataset_name"],
         "evaluations": dict(_figures(evaluation, checkpoint) for evaluation in evaluations),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "FOLDER")
     kept, structure = flatten(slim)
     about = {"structure": structure, "extra": {}, "acting_only": acting_only}
     save(folder / DEFAULT_CHECKPOINT, kept, meta | about)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write, read_json
+from common.foundation.files import atomic_write, check_path, read_json
 from common.foundation.registry import world_class
 from common.paper.formats import Section
 from common.runs.curves import draw_training_curves, read_csv
@@ -255,8 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.text:
             print(*map(text, options.paths), sep="\n\n")
             return
-        page = make_report(options.paths)
         target = options.to or options.paths[0] / "report.html"
+        check_path(target.with_name(f".{target.name}.tmp"), "--to")
+        page = make_report(options.paths)
         with atomic_write(target) as file:
             file.write(page.encode())
         print(target)
