@@ -13,6 +13,7 @@ from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
+from common.runs.identity import Sources, dataset_source, source
 from common.settings.config import Config
 from datasets.npz_dataset import open_dataset
 from datasets.source import EpisodeSource
@@ -38,12 +39,7 @@ def load_training_data(
     Raises `UserError` if the dataset is missing or of another environment, lacks what is encoded,
     holds NaN, or is larger than the memory.
     """
-    name, extra = config.train_dataset_name, observation.collect_overrides
-    dataset = open_dataset(config.data_dir, name, world, extra)
-    difference = world.compatible(dataset.header)
-    if difference:
-        raise UserError(f"dataset {dataset} does not fit: {difference}")
-    observation.check(dataset)
+    dataset = _open(config, world, observation)
     use_rewards = rewards and config.reward == "env"
     fields = _reward_fields(config, world) if use_rewards else ()
     wanted = sorted({"actions", *fields})
@@ -73,6 +69,29 @@ def load_training_data(
         normalise=normaliser.to(place) if observation.encoded else None,
     )
     return buffer, normaliser
+
+
+def data_sources(
+    config: Config, world: World, observation: Observation, rewards: bool = True
+) -> Sources:
+    """Identity of what `load_training_data` reads; images that are not encoded yet are encoded."""
+    dataset, div = _open(config, world, observation), config.train_dataset_div
+    fields = _reward_fields(config, world) if rewards and config.reward == "env" else ()
+    own = () if observation.encoded else (observation.column,)  # images are not read, but latents
+    sources = {"dataset": dataset_source(dataset, ["actions", *fields, *own], div=div)}
+    made = observation.derived(dataset, div, config.num_workers)
+    return sources | {name: source(*entry) for name, entry in made.items()}
+
+
+def _open(config: Config, world: World, observation: Observation) -> EpisodeSource:
+    """The training dataset; raises `UserError` if it is missing or does not fit."""
+    name, extra = config.train_dataset_name, observation.collect_overrides
+    dataset = open_dataset(config.data_dir, name, world, extra)
+    difference = world.compatible(dataset.header)
+    if difference:
+        raise UserError(f"dataset {dataset} does not fit: {difference}")
+    observation.check(dataset)
+    return dataset
 
 
 def _reward_fields(config: Config, world: World) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ class Options:
     data_dir: str = setting()
     train_dataset_name: str | None = setting()
     train_dataset_div: int = setting(low=1)
+    allow_changed_data: bool = setting(identity=False)
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)
