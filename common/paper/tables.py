@@ -25,6 +25,7 @@ from common.paper.records import Records, read_published, write_frame
 from common.paper.statistics import Spread, improvement, spread
 
 INTERVAL = f"{CONFIDENCE:.0%} interval".replace("%", " %")
+DIFFERS = ", of different content"
 PUBLISHED_COLUMNS = ("published_mean", "published_sd", "published_source")
 SPREAD_NOTE = (
     "Mean and standard deviation over training seeds; interquartile mean (IQM) with the "
@@ -176,10 +177,11 @@ def _appendices(table: Sequence[Cell], layout: Layout) -> list[Section]:
 
 def _conditions(cell: Cell) -> dict[str, str]:
     runs = cell.runs
+    contents = set(runs.data_content) - {""}
     return {
         **_titles(cell),
         "objects": _range(runs.objects),
-        "data": ", ".join(sorted(set(runs.data))),
+        "data": ", ".join(sorted(set(runs.data))) + DIFFERS * (len(contents) > 1),
         "transitions": _range(runs.transitions),
         "updates": _range(runs.updates),
         "episodes": _range(runs.episodes),
@@ -218,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.folder or (source if _kept(source) else source / "tables")
         if folder != source or not _kept(source):
             _gather(source, folder, options.add)
-        made = write_tables(records.load(folder), folder, names)
-        print(*made, sep="\n")
+        data = records.load(folder)
+        print(*write_tables(data, folder, names), *records.mixed(data.runs), sep="\n")
 
 
 def _kept(folder: Path) -> bool:
@@ -235,6 +237,9 @@ def _gather(source: Path, folder: Path, add: bool) -> None:
     """
     make_folder(folder, "FOLDER")
     data, foreign = (records.load(source), []) if _kept(source) else records.gather(source)
+    if not _kept(source):
+        for line in records.outdated(data.runs, source):
+            print(line)
     if add:
         data = records.combine(records.load(folder), data)
     for name in foreign:
