@@ -36,7 +36,8 @@ def run(command: Config) -> None:
     record = provenance(describe_device(device))
     make_eval_parent(config)  # before the work, which a disk that refuses would make worthless
     result = evaluation(seed=config.seed)
-    about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
+    about = {"checkpoint": str(path), "checkpoint_checksum": setup.checksum, "updates": step}
+    about |= {"data": setup.data, "settings": config.raw}
     folder = new_eval_folder(config, record)
     with keeping_warnings(folder):
         files = save_results(folder, result, about | {"provenance": record})

@@ -5,6 +5,8 @@ column; where an episode ends, `datasets.ends` says, and `terminals` are read as
 columns asked for are unpacked.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import islice
@@ -65,6 +67,12 @@ class NpzDataset(EpisodeSource):
     def identity(self) -> dict[str, Any]:
         # Checksums alone: what else is in the header may be of the settings of this command.
         return {split: source["crc32"] for split, source in self.header["source"].items()}
+
+    def digest(self, columns: Sequence[str], split: str = "train", div: int = 1) -> str:
+        crc = self.header["source"].get(split, {}).get("crc32", {})
+        parts = {name: crc.get(name) for name in columns}
+        known = {"crc32": parts, "lengths": self.lengths(split, div).tolist()}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
         lengths = self._lengths.get(split, np.zeros(0, np.int64))

@@ -16,6 +16,7 @@ from common.foundation.files import atomic_write
 from common.foundation.messages import tell
 from common.foundation.progress import Bar
 from common.runs import checkpoint as files
+from common.runs.identity import Sources
 from common.settings.config import Config
 from common.training.loop import Loop, Rhythm, Source, Sums, add
 from common.training.team import Team
@@ -97,7 +98,9 @@ class EncoderTrainer(Loop):
         validation: ValidationBatches,
         folder: Path,
         team: Team,
+        data: Sources | None = None,
     ) -> None:
+        self.data = data  # what it learns from
         self.model, self.validation = model.to(team.device), validation
         self.steps = EncoderUpdates(config, self.model, batches, team)
         self.best, self.size = math.inf, config.encoder.batch_size
@@ -175,7 +178,8 @@ class EncoderTrainer(Loop):
         state = {"network": network, "adam": self.steps.optimiser.state_dict(), "sums": sums}
         tensors, structure = files.flatten(state)
         meta = {"step": self.step, "validated": self.evaluated, "best": self.best}
-        files.save(path, tensors, {**meta, "logged": self.logged, "structure": structure})
+        meta |= {"logged": self.logged, "structure": structure, "data": self.data}
+        files.save(path, tensors, meta)
 
     def _restore(self) -> None:
         tensors, meta = files.load(self.last)

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import faulthandler
 import io
 import os
@@ -50,9 +51,11 @@ def print_any_character() -> None:
 
 
 def user_error(error: Exception) -> UserError | None:
-    """What the user can mend of an error, if anything: a mistake, or too little memory."""
+    """What the user can mend of an error, if anything: mistakes, long names, too little memory."""
     if isinstance(error, UserError):
         return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(f"the name {error.filename!s:.80}... is too long for a file or folder")
     if not _lacks_memory(error):
         return None
     return UserError(f"not enough memory ({error!s:.300}); make batches, networks or data smaller")
@@ -75,7 +78,7 @@ def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C.
 
     Of the processes that `torchrun` starts on a machine, which make the same mistakes, one says it.
-    To ask for more than the memory holds is such a mistake, too.
+    To ask for more than the memory holds is such a mistake, too, and so is a name too long to be.
     """
     print_any_character()
     try:

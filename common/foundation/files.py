@@ -19,6 +19,52 @@ from common.foundation.messages import warn
 CHECKSUM = "checksum"  # key of a sealed JSON file
 # What disks without file locks answer, mostly those of a network.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+NAME_BYTES, PATH_BYTES = 255, 4095  # that a part of a path, and the whole, may have
+INNER_BYTES = 150  # of paths within a folder that we make
+SHOWN = 40  # characters of a name that is too long
+
+
+def check_path(path: str | os.PathLike[str], key: str = "NAME") -> None:
+    """Raise `UserError` if there could be no such folder, or files in it, for the path's length.
+
+    Args:
+        key: setting or argument to shorten, for the message.
+    """
+    whole = Path(os.path.abspath(path))
+    allowed = _name_limit(whole)
+    longest = max(whole.parts, key=lambda part: len(os.fsencode(part)))
+    for what, size, most in (
+        (longest, len(os.fsencode(longest)), allowed),
+        (str(whole), len(os.fsencode(whole)) + INNER_BYTES, PATH_BYTES),
+    ):
+        if size > most:
+            raise UserError(
+                f"the name {what[:SHOWN]}...{what[-SHOWN:]} has {size} bytes and at most {most} "
+                f"are possible; shorten {key}"
+            )
+
+
+def _name_limit(path: Path) -> int:
+    """Bytes that a part of the path may have where its nearest existing folder lies."""
+    place = next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+    try:
+        found = os.pathconf(place, "PC_NAME_MAX")
+    except OSError:  # a file system that does not tell
+        return NAME_BYTES
+    return min(found, NAME_BYTES) if found > 0 else NAME_BYTES
+
+
+def make_folder(path: str | os.PathLike[str], key: str = "NAME") -> Path:
+    """Create a folder and those above it, where they are not there; return its path.
+
+    Raises `UserError` if that is not possible. `key`: see `check_path`.
+    """
+    check_path(path, key)
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path}: {error.strerror}") from error
+    return Path(path)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import make_folder
 from common.foundation.progress import Bar
 
 ALL = "all"  # the name that stands for everything
@@ -57,7 +58,7 @@ def fetch(collection: Collection, file: str, folder: Path) -> bool:
                 f"{target} is not the published file; move it away and run the same command again"
             )
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, "--folder")
     partial = target.with_name(f".{target.name}.{digest[:12]}.part")
     _download(url, partial, size)
     if _hash(partial, digest) != digest:

@@ -22,6 +22,7 @@ from common.foundation.registry import (
     world_class,
 )
 from common.settings import schema as settings
+from common.settings.names import check_names
 from common.settings.schema import CollectSettings, SettingError, setting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,7 @@ class Options:
     train_dataset_div: int = setting(low=1)
     clip_actions: bool = setting()
     skip_short_episodes: bool = setting()
+    allow_changed_data: bool = setting(identity=False)
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)
@@ -287,12 +289,7 @@ def _check_together(options: Any, eval_tasks: Sequence[int]) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
             allowed = "auto, cpu, cuda, cuda:N, mps"
             raise SettingError(f"{name}={value} is not known; allowed: {allowed}")
-    for name in ("run_name", "dataset_name", "train_dataset_name", "eval_variant_name"):
-        value = getattr(options, name)
-        if value and not re.fullmatch(r"\w[\w.+-]*", value):
-            raise SettingError(
-                f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
-            )
+    check_names(options)
     ids = options.eval_task_ids
     if eval_tasks and (not ids or len(set(ids)) < len(ids) or not set(ids) <= set(eval_tasks)):
         allowed = f"allowed: a list of {settings.show(eval_tasks)}"

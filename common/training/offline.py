@@ -102,7 +102,7 @@ class Trainer(Loop):
 
     def _restore(self) -> None:
         checkpoint = load_checkpoint(self.last)
-        restore_agent(self.setup, checkpoint)
+        restore_agent(self.setup, checkpoint, self.config.allow_changed_data)
         state = checkpoint.state["trainer"]
         self.step = checkpoint.step
         self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]
