@@ -16,6 +16,7 @@ from agents.random_policy import RandomPolicy
 from common.evaluation.evaluate import prepare_evaluation
 from common.evaluation.results import save_results, table
 from common.foundation.device import describe_device, resolve_device, set_deterministic, set_threads
+from common.foundation.messages import keeping_warnings
 from common.runs.agents import load_agent
 from common.runs.folders import make_eval_parent, new_eval_folder, provenance
 from common.runs.setup import Setup
@@ -35,9 +36,11 @@ def run(command: Config) -> None:
     record = provenance(describe_device(device))
     make_eval_parent(config)  # before the work, which a disk that refuses would make worthless
     result = evaluation(seed=config.seed)
-    about = {"checkpoint": str(path), "updates": step, "settings": config.raw}
+    about = {"checkpoint": str(path), "checkpoint_checksum": setup.checksum, "updates": step}
+    about |= {"data": setup.data, "settings": config.raw}
     folder = new_eval_folder(config, record)
-    files = save_results(folder, result, about | {"provenance": record})
+    with keeping_warnings(folder):
+        files = save_results(folder, result, about | {"provenance": record})
     acting = "random policy" if config.random_policy else f"{config.agent} after {step} updates"
     print(
         f"\n{acting} on {config.task}: {len(result.rows)} episodes "

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains all agents of a table with several seeds: every name of train.sh that begins with the table's,
-# `bash commands/sweep.sh ppp-state seed=0,1,2,3`, one run after the other. Without a table,
-# the list. On a SLURM cluster, all at once, one job per run:
+# `bash commands/sweep.sh ppp-state seed=0,1,2,3`, one run after the other; what fails is listed at the
+# end. Without a table, the list. On a SLURM cluster, all at once, one job per run:
 #   bash commands/sweep.sh ppp-state seed=0,1,2,3 hydra/launcher=submitit_slurm \
 #       hydra.launcher.timeout_min=4320 hydra.launcher.gpus_per_node=1 hydra.launcher.partition=NAME
 # Stopped, it continues. Output of jobs: output/multirun/TABLE/AGENT/.submitit/.
@@ -21,16 +21,22 @@ if [ -z "$names" ]; then
     exit 2
 fi
 
-jobs=()
+failed=() jobs=()
+note() {  # agent $1 ended with $2; a signal ends them all
+    [ "$2" -lt 128 ] || exit "$2"
+    [ "$2" -eq 0 ] || failed+=("$1")
+}
 for name in $names; do
     command=(bash commands/train.sh "$name" "$@" -m "hydra.sweep.dir=\${output_dir}/multirun/$name")
+    code=0
     case " $* " in
-        *" hydra/launcher=submitit_slurm "*) "${command[@]}" & jobs+=($!) ;;
-        *) "${command[@]}" ;;
+        *" hydra/launcher=submitit_slurm "*) "${command[@]}" & jobs+=("$name $!") ;;
+        *) "${command[@]}" || code=$?; note "$name" "$code" ;;
     esac
 done
-code=0
 for job in ${jobs[@]+"${jobs[@]}"}; do
-    wait "$job" || code=$?
+    code=0
+    wait "${job#* }" || code=$?
+    note "${job% *}" "$code"
 done
-exit "$code"
+[ ${#failed[@]} -eq 0 ] || { echo "failed: ${failed[*]}" >&2; exit 2; }

@@ -1,12 +1,12 @@
 """Scale of recorded actions: numbers in [-1, 1], or one-hot rows, as agents will give them."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from common.foundation.errors import UserError
+from common.foundation.messages import warn
 from datasets.source import SPLITS, EpisodeSource
 from envs.base import ActionSpec
 
@@ -16,7 +16,6 @@ SMALL = 0.1  # if no number is larger, it may be another scale, such as metres
 RESCALE = (
     "store 2 (a - low) / (high - low) - 1 instead of a, with each number's limits on the robot"
 )
-log = logging.getLogger(__name__)
 
 
 class Misfit(NamedTuple):
@@ -42,7 +41,7 @@ def check_actions(blocks: Iterable[np.ndarray], spec: ActionSpec, data: str, cli
     if not found.slight:
         raise UserError(f"{data}: {found.text}")
     if not clip:
-        log.warning("warning: %s: %s", data, found.text)
+        warn(f"{data}: {found.text}")
 
 
 def find_misfit(blocks: Iterable[np.ndarray], spec: ActionSpec) -> Misfit | None:

@@ -17,12 +17,13 @@ from typing import Any
 import gymnasium as gym
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
 from common.foundation.jobs import run_jobs
+from common.foundation.messages import keeping_warnings
 from common.foundation.pool import Patience
 from common.foundation.processes import available_cores
+from common.foundation.progress import Bar
 from common.settings.schema import CollectSettings
 from datasets.actions import find_misfit
 from datasets.episodes import EpisodeWriter
@@ -70,7 +71,7 @@ def collect(
     folder = dataset_folder(data_dir, name + part.suffix)
     recipe = EpisodeRecipe(folder, world, settings, seed, pixels, part)
     header = make_header(recipe, command)
-    with filling(folder, header) as dataset:
+    with filling(folder, header) as dataset, keeping_warnings(folder):
         jobs = [EpisodeId(split, index) for split in SPLITS for index in dataset.missing(split)]
         if jobs:
             tasks = [recipe] * min(workers or available_cores(), len(jobs))
@@ -92,7 +93,7 @@ def _record(
     world = tasks[0].world
     total = len(jobs) * world.max_episode_steps
     start = time.monotonic()
-    with tqdm(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar:
+    with Bar(total=total, desc=dataset.folder.name, unit="step", disable=not progress) as bar:
         run_jobs(
             tasks,
             jobs,

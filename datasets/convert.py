@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write
+from common.foundation.files import atomic_write, check_path
 from common.settings.config import compose
 from datasets.actions import check_actions, recorded_actions
 from datasets.command_line import command_line, make_parser
@@ -87,6 +87,7 @@ def export_npz(dataset: EpisodeSource, file: str | Path) -> list[Path]:
     if targets["train"].suffix != ".npz":
         raise UserError(f"{file} must end in .npz")
     for target in targets.values():
+        check_path(target.with_name(f".{target.name}.tmp"), "FILE.npz")
         if target.exists():
             raise UserError(f"{target} exists; remove it or choose another name")
     lengths = {split: dataset.lengths(split) for split in SPLITS}

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError
-from common.foundation.files import lock, write_json
+from common.foundation.files import check_path, lock, write_json
 from datasets.source import SPLITS
 from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Dataset, read_header
 
 
 def dataset_folder(data_dir: str | Path, name: str) -> Path:
-    """Folder of dataset `name`. Raises UserError if that is no name of a folder."""
+    """Folder of dataset `name`. Raises UserError if that is no name of a folder, or too long."""
     if name in ("", "..") or Path(name).name != name:
         raise UserError(f"dataset_name={name} must be a plain folder name")
+    check_path(Path(data_dir) / name, "dataset_name")
     return Path(data_dir) / name
 
 
@@ -54,7 +55,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _no_folder(folder, error) from error
     with file:
-        if not lock(file):
+        if not lock(file, folder):
             raise UserError(f"another process is writing into {folder}")
         yield
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import check_path
 from common.foundation.video import save_video, tile
 from common.settings.config import compose
 from common.settings.schema import show
@@ -208,6 +209,7 @@ def main(arguments: list[str]) -> None:
             raise SystemExit(1 if found else 0)
         if options.video is not None:
             file = options.out or Path(f"{options.name}_{options.video}.mp4")
+            check_path(file.with_name(f".{file.name}.tmp"), "--out")
             film(dataset, world, options.split, options.video, file)
             print(file)
         else:

@@ -5,7 +5,8 @@ column; where an episode ends, `datasets.ends` says, and `terminals` are read as
 columns asked for are unpacked.
 """
 
-import logging
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import islice
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
+from common.foundation.messages import tell, warn
+from common.foundation.progress import Bar
 from datasets.ends import episode_lengths
 from datasets.npz import ColumnReader, NpzFile
 from datasets.source import SPLITS, EpisodeSource, first_part
@@ -24,7 +26,6 @@ from envs.base import World
 
 SAMPLE_ROWS = 16  # by which a world recognises its data
 ENDS = "terminals"
-log = logging.getLogger(__name__)
 
 
 class NpzDataset(EpisodeSource):
@@ -67,6 +68,12 @@ class NpzDataset(EpisodeSource):
         # Checksums alone: what else is in the header may be of the settings of this command.
         return {split: source["crc32"] for split, source in self.header["source"].items()}
 
+    def digest(self, columns: Sequence[str], split: str = "train", div: int = 1) -> str:
+        crc = self.header["source"].get(split, {}).get("crc32", {})
+        parts = {name: crc.get(name) for name in columns}
+        known = {"crc32": parts, "lengths": self.lengths(split, div).tolist()}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
         lengths = self._lengths.get(split, np.zeros(0, np.int64))
         return lengths[: first_part(len(lengths), div)]
@@ -83,13 +90,13 @@ class NpzDataset(EpisodeSource):
         if not len(lengths):
             return
         if len(lengths) < len(self._lengths[split]):
-            tqdm.write(
+            tell(
                 f"{self._files[split]}: checksums are of whole columns, so a part of them goes "
                 "unchecked; `python -m datasets.inspect NAME --verify` reads everything"
             )
         with NpzFile(self._files[split]) as file, ExitStack() as stack:
             readers = {name: stack.enter_context(_open(file, name)) for name in types}
-            for length in tqdm(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
+            for length in Bar(lengths, f"reading {file.path.name}", delay=2, unit="ep"):
                 yield {name: _cast(readers[name].read(length), types[name]) for name in types}
 
     @contextmanager
@@ -173,7 +180,7 @@ def _warn_of_others(file: NpzFile, used: set[str], rows: int) -> None:
     }
     others = [f"{name} ({reason})" for name, reason in reasons.items() if name not in used]
     if others:
-        log.warning("warning: %s: left out: %s", file.path, ", ".join(others))
+        warn(f"{file.path}: left out: {', '.join(others)}")
 
 
 def open_dataset(

@@ -43,6 +43,14 @@ class EpisodeSource(ABC):
         """Values, ready for JSON, that differ from those of other data, wherever they lie."""
 
     @abstractmethod
+    def digest(self, columns: Sequence[str], split: str = "train", div: int = 1) -> str:
+        """SHA-256 of these columns of the episodes, by the checksums that their files hold.
+
+        Cheap, as hardly any rows are read. Other data have another one; equal data may have, if
+        they are stored otherwise.
+        """
+
+    @abstractmethod
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
         """Rows of each episode, (E,) int64, without reading the data."""
 

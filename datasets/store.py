@@ -17,6 +17,8 @@ Every chunk carries a checksum (fletcher32), and the file format checks its own 
 damaged file is noticed when it is read.
 """
 
+import hashlib
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +28,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
 from common.foundation.files import read_json
+from common.foundation.progress import Bar
 from datasets.npz import LARGEST_RATIO
 from datasets.source import SPLITS, EpisodeSource, first_part
 
@@ -114,6 +116,15 @@ class Dataset(EpisodeSource):
         have = sum(len(self.episodes(split)) for split in SPLITS)
         return f"{have} of {sum(self.header['episodes'].values())} episodes"
 
+    def digest(self, columns: Sequence[str], split: str = "train", div: int = 1) -> str:
+        digest = hashlib.sha256()
+        for index in self._chosen(split, div):
+            with self._open_episode(split, index, columns) as stored:
+                for name in sorted(stored):
+                    digest.update(f"{name} {len(stored[name])} ".encode())
+                    digest.update(_checksums(stored[name]))
+        return digest.hexdigest()
+
     def lengths(self, split: str = "train", div: int = 1) -> np.ndarray:
         rows = []
         for index in self._chosen(split, div):
@@ -128,12 +139,12 @@ class Dataset(EpisodeSource):
         self, columns: Sequence[str], split: str = "train", div: int = 1
     ) -> Iterator[dict[str, np.ndarray]]:
         chosen = self._chosen(split, div)
-        for index in tqdm(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
+        for index in Bar(chosen, f"reading {self.folder.name}", delay=2, unit="ep"):
             yield self.read_episode(split, index, columns)
 
     def problems(self) -> Iterator[str]:
         parts = [(split, index) for split in SPLITS for index in self.episodes(split)]
-        for split, index in tqdm(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
+        for split, index in Bar(parts, f"reading {self.folder.name}", delay=2, unit="ep"):
             try:
                 self.read_episode(split, index)
             except UserError as error:
@@ -191,6 +202,18 @@ def _own_column(file: h5py.File, name: str) -> h5py.Dataset:
     if column.nbytes > LARGEST_RATIO * column.id.get_storage_size():
         raise ValueError(f"column {name} promises {column.nbytes} bytes, which it cannot hold")
     return column
+
+
+def _checksums(column: h5py.Dataset) -> bytes:
+    """Those that end the chunks of a column; all of its rows, if it has none."""
+    filters = column.id.get_create_plist()
+    last = filters.get_nfilters() - 1
+    if last < 0 or filters.get_filter(last)[0] != h5py.h5z.FILTER_FLETCHER32:
+        return column[()].tobytes()
+    chunks: list[h5py.h5d.StoreInfo] = []
+    column.id.chunk_iter(chunks.append)
+    file = column.file.id.get_vfd_handle()
+    return b"".join(os.pread(file, 4, c.byte_offset + c.size - 4) for c in chunks)
 
 
 def read_header(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from common.foundation.errors import UserError
 from common.foundation.registry import load
 from common.settings.schema import CollectSettings, show
 from envs.columns import fit
+from envs.environment import check_action
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,16 +139,16 @@ class World(ABC):
         env = self.simulator(pixels)
         if self.actions.discrete:
             first, rows = int(env.action_space.start), gym.spaces.Box(0, 1, (self.actions.size,))
-            env = gym.wrappers.TransformAction(env, lambda row: first + int(row.argmax()), rows)
+            env = gym.wrappers.TransformAction(env, lambda row: first + choice(row, rows), rows)
         return gym.wrappers.TimeLimit(env, self.max_episode_steps)
 
     @abstractmethod
     def simulator(self, pixels: bool) -> gym.Env:
         """Return the bare environment: no time limit, actions of its own kind.
 
-        It observes images if `pixels`, else states. Besides Gymnasium's methods it has `frame()`, a
-        picture (height, width, 3) uint8 for people; each info has `state_obs`, the state
-        (state_dim,), and the stored columns by name.
+        An `envs.environment.Environment` that observes images if `pixels`, else states. Besides
+        Gymnasium's methods it has `frame()`, a picture (height, width, 3) uint8 for people; each
+        info has `state_obs`, the state (state_dim,), and the stored columns by name.
         """
 
     def compatible(self, header: Mapping[str, Any]) -> str | None:
@@ -287,3 +288,9 @@ class GoalWorld(World):
         there; the agent is left out. Raises `UserError` in a world whose states do not tell them.
         """
         raise UserError(f"task={self.name} does not tell the positions of its objects")
+
+
+def choice(row: np.ndarray, rows: gym.spaces.Box) -> int:
+    """Return the largest number's place in a row (A,); `ValueError` if it is none of `rows`."""
+    check_action(row, rows.shape)
+    return int(row.argmax())

@@ -89,6 +89,21 @@ def _drawn_with(model: mujoco.MjModel, quality: str) -> Iterator[None]:
         settings.shadowsize, settings.offsamples = before
 
 
+def check_process() -> None:
+    """Raise `UserError` in a process forked from one that has drawn: its first frame would hang."""
+    if _first_drawn_in() != os.getpid():
+        raise UserError(
+            "no frames can be drawn in a process forked from one that has drawn frames; start it "
+            'with spawn: AsyncVectorEnv(..., context="spawn"), SubprocVecEnv(..., '
+            'start_method="spawn")'
+        )
+
+
+@functools.cache  # a forked process inherits it, as it does what the graphics library holds
+def _first_drawn_in() -> int:
+    return os.getpid()
+
+
 @functools.lru_cache(maxsize=4)  # as many as models that are kept
 def shared_renderer(
     model: mujoco.MjModel, height: int, width: int, quality: str = "full"

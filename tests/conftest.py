@@ -1,10 +1,11 @@
 """Fixtures that several test files share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from common.foundation.messages import Line, Terminal, lines_to
 from common.settings.config import Config, compose
 from envs.make import make_world
 from tests.helpers.datasets import run
@@ -32,6 +33,26 @@ TINY = (
     "sgiql.subgoal_k=5",
     "sgiql.subgoal_steps=5",
 )
+
+
+@pytest.fixture(autouse=True)
+def own_messages() -> Iterator[None]:
+    """What is told once is told once a test."""
+    with lines_to(Terminal()):
+        yield
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """Warnings of the test, in which nothing else is told."""
+    lines: list[str] = []
+
+    def receive(line: Line) -> None:
+        assert line.warning
+        lines.append(f"warning: {line.text}")
+
+    with lines_to(receive):
+        yield lines
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from common.evaluation.video import Clip
 from common.foundation.errors import UserError
 from common.foundation.files import read_csv
 from common.runs.agents import save_checkpoint
+from common.runs.checkpoint import summary
 from common.runs.folders import new_eval_folder
 from common.runs.setup import make_setup
 from common.settings.config import compose, parse
@@ -110,6 +111,8 @@ def test_command_writes_a_folder_of_its_own(run_folder, tmp_path):
     assert {path.name for path in folder.iterdir()} >= {"metrics.json", "episodes.csv"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["updates"], metrics["episodes"], metrics["env_steps"]) == (123, 2, 12)
+    assert metrics["checkpoint_checksum"] == summary(run_folder / "last.safetensors")[1]
+    assert metrics["data"] is None  # this agent has learned from nothing
     settings = metrics["settings"]
     assert (settings["arch_eit"]["embed_dim"], settings["sgiql"]["disable_subgoal"]) == (8, True)
     assert new_eval_folder(parse(settings)) != folder

@@ -12,6 +12,7 @@ ROOMS = ("common", "agents", "envs", "datasets", "visual_encoders")
 # A room may import itself and what is listed: rooms, or single files of rooms above it.
 BASE = ["common.foundation", "common.settings"]
 LEARNING_FILES = ["common.runs.folders", "common.runs.checkpoint", "common.runs.metrics"]
+LEARNING_FILES += ["common.runs.identity"]
 LEARNING_FILES += ["common.training.loop", "common.training.team", "common.training.diagnosis"]
 BELOW_RUNS = [*BASE, "common.data", "envs", "datasets", "visual_encoders", "agents"]
 MAY_IMPORT = {

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from common.foundation.errors import UserError, one_line_errors
 from common.foundation.jobs import run_jobs
 from common.foundation.processes import available_cores
+from common.foundation.progress import Bar
 from common.foundation.registry import OBSERVATIONS, lookup
 from common.settings.config import compose
 from datasets.command_line import world_of
@@ -81,7 +81,7 @@ def _encode_missing(
     images = store.lengths[:count] * recipe.views
     total, left = int(images.sum()), int(images[missing].sum())
     print(f"encoding {left} of {total} images of {recipe.dataset} to {store.folder}")
-    with tqdm(total=total, initial=total - left, unit=" images", disable=not progress) as bar:
+    with Bar(total=total, initial=total - left, unit=" images", disable=not progress) as bar:
         run_jobs(
             recipes[: len(missing)],
             [EpisodeId("train", index) for index in missing],

@@ -5,6 +5,7 @@ Letters: N images of a split, V views of a frame, H and W pixels, T rows of an e
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from common.foundation.errors import UserError
 from common.foundation.processes import signals_blocked
+from common.runs.identity import dataset_source
 from common.training.team import check_shares
 from datasets.store import Dataset
 from visual_encoders.base import CHANNELS
@@ -31,6 +33,7 @@ class Frames:
         episodes: their indices in `split`.
         lengths: rows of each (E,).
         limit: only the first `limit` images of an episode count; None for all.
+        div: the episodes are some of the first 1/`div` of the split.
 
     Attributes:
         origin: where they come from, as an encoder's `hparams.json` is to say it.
@@ -43,8 +46,10 @@ class Frames:
         episodes: Sequence[int],
         lengths: np.ndarray,
         limit: int | None,
+        div: int = 1,
     ) -> None:
         self.dataset, self.split, self.episodes = dataset, split, list(episodes)
+        self.div = div
         shape, _ = dataset.column(COLUMN)
         self.views = shape[0] if len(shape) == 4 else 1
         self.size = shape[-3:-1]  # (H, W)
@@ -54,6 +59,10 @@ class Frames:
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self.episodes else 0
+
+    def source(self) -> dict[str, Any]:
+        """Identity of the episodes, see `common.runs.identity`."""
+        return dataset_source(self.dataset, [COLUMN], self.split, self.div)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Images number `indices` (n,) as (n, H, W, 3) uint8.
@@ -102,9 +111,9 @@ def open_frames(
     lengths = dataset.lengths("train", div)
     episodes = dataset.episodes("train")[: len(lengths)]
     kept = len(episodes) - (max(1, round(holdout * len(episodes))) if holdout else 0)
-    train = Frames(dataset, "train", episodes[:kept], lengths[:kept], limit)
+    train = Frames(dataset, "train", episodes[:kept], lengths[:kept], limit, div)
     if holdout:
-        return train, Frames(dataset, "train", episodes[kept:], lengths[kept:], limit)
+        return train, Frames(dataset, "train", episodes[kept:], lengths[kept:], limit, div)
     return train, Frames(dataset, "val", dataset.episodes("val"), dataset.lengths("val"), limit)
 
 

@@ -26,14 +26,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
-from common.foundation.files import atomic_write, read_json, write_json
+from common.foundation.files import atomic_write, check_path, read_json, write_json
+from common.foundation.messages import tell
+from common.foundation.progress import Bar
 from datasets.filling import difference
 from datasets.npz import DAMAGE
 from datasets.source import EpisodeSource
 from visual_encoders.frozen import FrozenEncoder
+from visual_encoders.images import COLUMN
 
 FORMAT, FORMAT_VERSION = "hecrl-latents", 1
 HEADER, LATENTS, MARKS = "header.json", "latents.npy", "episodes.npy"
@@ -47,7 +49,8 @@ class LatentStore:
 
     Attributes:
         folder: where they lie. header: keys format, format_version, dataset, encoder (kind, sha256
-            of its files, particles if it has such), views, shape of a row, episodes, rows.
+            of its files, particles if it has such), views, images (digest of those that were
+            encoded; latents of earlier versions lack it), shape of a row, episodes, rows.
         lengths: rows of each episode (E,).
     """
 
@@ -67,14 +70,20 @@ class LatentStore:
             "views": views,
         }
         folder = dataset.place.with_name(f"{dataset.place.name}-{kind}-{_digest(identity)[:12]}")
+        check_path(folder, f"the name of dataset {dataset}")
         size = {"episodes": len(lengths), "rows": int(lengths.sum())}
-        return cls(folder, identity | {"shape": list(encoder.shape(views)), **size}, lengths)
+        size |= {"images": dataset.digest([COLUMN]), "shape": list(encoder.shape(views))}
+        return cls(folder, identity | size, lengths)
 
     def missing(self, count: int) -> list[int]:
         """Indices of those of the first `count` episodes that are not encoded yet, ascending."""
         if not (self.folder / HEADER).exists() or not self._has_files():
             return list(range(count))
         return np.flatnonzero(self._marks()[:count] == 0).tolist()
+
+    def digest(self, count: int) -> str:
+        """SHA-256 of the checksums of the first `count` episodes' latents."""
+        return hashlib.sha256(self._marks()[:count].tobytes()).hexdigest()
 
     def progress(self, count: int) -> str:
         """Count of what there is, for messages: "12 of 110 episodes"."""
@@ -109,7 +118,7 @@ class LatentStore:
         self._check_header()
         latents, marks = self._map(LATENTS, TYPE, self._shape), self._marks()
         parts = np.split(latents[: self.lengths[:count].sum()], self.lengths[: count - 1].cumsum())
-        for index, part in enumerate(tqdm(parts, f"checking {self.folder.name}", delay=2)):
+        for index, part in enumerate(Bar(parts, f"checking {self.folder.name}", delay=2)):
             if marks[index] != _mark(part):
                 reason = f"episode {index} has another checksum than {MARKS} says"
                 raise self._damaged(LATENTS, reason)
@@ -151,13 +160,18 @@ class LatentStore:
 
     def _check_header(self) -> None:
         stored = read_json(self.folder / HEADER)
-        found = difference(stored if isinstance(stored, dict) else {}, self.header, set())
+        stored = stored if isinstance(stored, dict) else {}
+        absent = {"images"} - stored.keys()
+        found = difference(stored, self.header, absent)
         if found:
             key, have, want = found
             raise UserError(
                 f"{self.folder / HEADER} is of other latents ({key}={have!s:.20}, not "
                 f"{want!s:.20}); move the folder away and run the same command again"
             )
+        if absent and os.access(self.folder, os.W_OK):
+            tell(f"{self.folder}: images not recorded so far, from now on those of its dataset")
+            write_json(self.folder / HEADER, self.header, sealed=True)
 
 
 class LatentWriter:

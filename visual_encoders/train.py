@@ -11,11 +11,14 @@ The same command continues a run that was stopped, from its last checkpoint. Its
 import torch
 
 from common.foundation.registry import ENCODERS, load
+from common.runs.folders import last_checkpoint, run_path
+from common.runs.identity import Sources, compare, source
 from common.settings.config import Config
 from common.settings.launch import hydra_main
 from common.training.loop import train_in_folder
 from common.training.team import Team, train_together
 from visual_encoders.base import EncoderModel
+from visual_encoders.checkpoints import fingerprint
 from visual_encoders.images import Batches, ValidationBatches, open_frames
 from visual_encoders.settings import ENCODER_RUNS
 from visual_encoders.training import EncoderTrainer
@@ -28,15 +31,29 @@ def run(config: Config) -> None:
 
 def _train(config: Config, team: Team) -> int | None:
     """Train; returns the signal that stopped it, if one did."""
+    last_checkpoint(config, ENCODER_RUNS)  # its folder is looked at before the work
     model = _make_model(config)
     batches, validation = _make_batches(config, team)
+    sources = _sources(config, batches, validation)
+    origin = compare(run_path(config, ENCODER_RUNS), sources, config.allow_changed_data)
+    parts = config, model, batches, validation
     return train_in_folder(
         config,
         team,
-        lambda folder: EncoderTrainer(config, model, batches, validation, folder, team),
+        lambda folder: EncoderTrainer(*parts, folder, team, origin.sources),
         ENCODER_RUNS,
         model.remarks,
+        origin,
     )
+
+
+def _sources(config: Config, batches: Batches, validation: ValidationBatches) -> Sources:
+    """Identity of what the encoder learns from."""
+    found = {"dataset": batches.frames.source()}
+    if validation.frames.split != batches.frames.split:
+        found["validation"] = validation.frames.source()
+    judge = getattr(config.encoder_settings, "lpips", None)
+    return found | ({"perceptual network": source(judge, fingerprint(judge))} if judge else {})
 
 
 def _make_model(config: Config) -> EncoderModel:

@@ -9,12 +9,14 @@ from typing import Self
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from common.foundation.device import seeded_generator
 from common.foundation.errors import UserError
 from common.foundation.files import atomic_write
+from common.foundation.messages import tell
+from common.foundation.progress import Bar
 from common.runs import checkpoint as files
+from common.runs.identity import Sources
 from common.settings.config import Config
 from common.training.loop import Loop, Rhythm, Source, Sums, add
 from common.training.team import Team
@@ -96,7 +98,9 @@ class EncoderTrainer(Loop):
         validation: ValidationBatches,
         folder: Path,
         team: Team,
+        data: Sources | None = None,
     ) -> None:
+        self.data = data  # what it learns from
         self.model, self.validation = model.to(team.device), validation
         self.steps = EncoderUpdates(config, self.model, batches, team)
         self.best, self.size = math.inf, config.encoder.batch_size
@@ -128,7 +132,7 @@ class EncoderTrainer(Loop):
         count, main = len(self.validation), self.team.is_main
         pin = self.team.device.type == "cuda"
         read = read_ahead(self.validation, range(count), self.config.encoder.read_workers, pin)
-        bar = tqdm(read, "validate", total=count, disable=not main, leave=False)
+        bar = Bar(read, "validate", total=count, disable=not main, leave=False)
         for number, images in enumerate(bar):
             if self.team.any(stopped()):
                 return None
@@ -147,7 +151,7 @@ class EncoderTrainer(Loop):
 
     def _keep(self, figures: dict[str, float]) -> None:
         """Draw what the encoder makes of some images; export it if none was better."""
-        tqdm.write(f"epoch {self._epochs:g}: validation loss {figures['loss']:.5g}")
+        tell(f"epoch {self._epochs:g}: validation loss {figures['loss']:.5g}")
         self._draw()
         if figures["loss"] < self.best:
             self.best = figures["loss"]
@@ -174,7 +178,8 @@ class EncoderTrainer(Loop):
         state = {"network": network, "adam": self.steps.optimiser.state_dict(), "sums": sums}
         tensors, structure = files.flatten(state)
         meta = {"step": self.step, "validated": self.evaluated, "best": self.best}
-        files.save(path, tensors, {**meta, "logged": self.logged, "structure": structure})
+        meta |= {"logged": self.logged, "structure": structure, "data": self.data}
+        files.save(path, tensors, meta)
 
     def _restore(self) -> None:
         tensors, meta = files.load(self.last)

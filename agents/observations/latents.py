@@ -71,6 +71,12 @@ class Latents(Images):
             warnings.simplefilter("ignore", UserWarning)
             return torch.from_numpy(latents)
 
+    def derived(self, dataset: EpisodeSource, div: int, workers: int) -> dict[str, tuple[str, str]]:
+        store = encode_dataset(dataset, self.encoder, self.views, div=div, workers=workers)
+        digest = store.digest(len(dataset.lengths(div=div)))
+        encoder = self.encoder.choice.path, self.encoder.fingerprint
+        return {"encoder": encoder, "latents": (str(store.folder), digest)}
+
     def _frames(self, raw: Tensor) -> Tensor:
         """Raw rows (B, H, W, 3) or (B, V, H, W, 3) -> (B, V, H, W, 3)."""
         return raw.reshape(-1, self.views, *self.stored[-3:])

@@ -62,6 +62,10 @@ class Observation(ABC):
         """Raise `UserError` unless a dataset of this world has the raw rows."""
         dataset.column(self.column)
 
+    def derived(self, dataset: EpisodeSource, div: int, workers: int) -> dict[str, tuple[str, str]]:
+        """What of its making is kept on disk: name -> place and digest. As for `Latents.open`."""
+        return {}
+
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:
         """Identity of each entity, constant over an episode: (episodes, N) integers.
 

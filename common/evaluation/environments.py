@@ -256,7 +256,7 @@ class EnvPool(Pool):
             for worker, report in self.take():
                 if report.lost:
                     replies |= dict.fromkeys(by_worker[worker], Lost(report.lost))
-                else:
+                elif report.done:
                     replies |= {slot: self._outcome(slot, r) for slot, r in report.reply.items()}
         return dict(sorted(replies.items()))
 

@@ -6,14 +6,11 @@ episode in a batch does not depend on the other rows. In a world with T evaluati
 is one of task i mod T, so more episodes add to the earlier ones.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-
-from tqdm import tqdm
 
 from agents.base import Agent
 from agents.observations.states import Observation
@@ -25,14 +22,14 @@ from common.evaluation.rounds import Rounds
 from common.evaluation.subgoals import EntityCounter, watching
 from common.evaluation.video import Clip
 from common.foundation.errors import UserError
+from common.foundation.messages import warn
 from common.foundation.pool import Patience
 from common.foundation.processes import available_cores
+from common.foundation.progress import Bar
 from common.runs.setup import Setup
 from common.settings.config import Config
 from envs.base import World
 from envs.rendering import rendering_problem
-
-log = logging.getLogger(__name__)
 
 
 class EvaluationStopped(Exception):
@@ -121,7 +118,7 @@ def evaluate(
     size = min(num_envs, episodes), workers or available_cores()
     with (
         EnvPool(world, *size, observation.pixels, patience) as pool,
-        tqdm(total=total, disable=not progress, desc="evaluate", unit=" steps") as bar,
+        Bar(total=total, disable=not progress, desc="evaluate", unit=" steps") as bar,
     ):
         _run(player, pool, episodes, bar, stopped)
     rows = [player.rows[i] for i in range(episodes)]
@@ -152,13 +149,13 @@ def _filmable(world: World, videos: int) -> int:
     """Number of episodes that can be filmed: all, or none with a warning that says why."""
     problem = rendering_problem() if videos and world.needs_opengl else None
     if problem:
-        log.warning("warning: no video, because this machine cannot render: %s", problem)
+        warn(f"no video, because this machine cannot render: {problem}", once=True)
         return 0
     return videos
 
 
 def _run(
-    player: Player, pool: EnvPool, episodes: int, bar: tqdm, stopped: Callable[[], bool]
+    player: Player, pool: EnvPool, episodes: int, bar: Bar, stopped: Callable[[], bool]
 ) -> None:
     """Hand out the episodes in order, the filmed ones to the slots with a camera, until all end."""
     filmed = deque(range(player.films))

@@ -1,14 +1,12 @@
 """Rounds of episodes that run at the same time: one step of each."""
 
-import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 from common.evaluation.environments import EnvPool, Lost, Reply, Start
 from common.evaluation.player import Player
-
-log = logging.getLogger(__name__)
+from common.foundation.messages import warn
 
 
 class Rounds:
@@ -60,11 +58,11 @@ class Rounds:
             return self.player.take(slot, reply)
         if self.player.recorder:
             return bool(self._restart(slot, self.player.state_of(slot), reply))
-        log.warning("warning: %s", reply.reason)
+        warn(reply.reason)
         self.start(slot, self.player.drop(slot))
         return False
 
     def _restart(self, slot: int, state: Mapping[str, Any], lost: Lost) -> list[int]:
-        log.warning("warning: %s", lost.reason)
+        warn(lost.reason)
         self.player.drop(slot)
         return self.restore({slot: state})

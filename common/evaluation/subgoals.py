@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.foundation.errors import UserError
+from common.foundation.messages import tell
 from common.runs.setup import Setup
 from common.settings.config import Config
 
@@ -22,7 +22,7 @@ def watching(config: Config, setup: Setup) -> dict[str, Any]:
     Raises `UserError` where they make no sense.
     """
     counter = EntityCounter(setup) if config.subgoal_factor_eval else None
-    return {"counter": counter, "tell": tqdm.write if setup.agent.explains else None}
+    return {"counter": counter, "tell": tell if setup.agent.explains else None}
 
 
 class EntityCounter:

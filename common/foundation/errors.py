@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import faulthandler
 import io
 import os
@@ -17,7 +18,12 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(one_line(str(message)))
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks and control characters shown as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str], path: str = "") -> str:
@@ -44,10 +50,27 @@ def print_any_character() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def user_error(error: Exception) -> UserError | None:
+    """What the user can mend of an error, if anything: mistakes, long names, too little memory."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return UserError(f"the name {error.filename!s:.80}... is too long for a file or folder")
+    if not _lacks_memory(error):
+        return None
+    return UserError(f"not enough memory ({error!s:.300}); make batches, networks or data smaller")
+
+
+def show_error(error: UserError) -> None:
+    """Show the line of an error that ends a command, or a job of it."""
+    print(f"error: {error}", file=sys.stderr)
+
+
 def _lacks_memory(error: Exception) -> bool:
     """True if Python, numpy or torch (which says it in words only) got no memory."""
     signs = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+    said = isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    return said or isinstance(error, MemoryError)
 
 
 @contextlib.contextmanager
@@ -55,20 +78,17 @@ def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr: exit code 2 for a mistake, 130 for Ctrl-C.
 
     Of the processes that `torchrun` starts on a machine, which make the same mistakes, one says it.
-    To ask for more than the memory holds is such a mistake, too.
+    To ask for more than the memory holds is such a mistake, too, and so is a name too long to be.
     """
     print_any_character()
     try:
         yield
-    except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+    except Exception as error:
+        mistake = user_error(error)
+        if mistake is None:
             raise
-        text = f"not enough memory ({error!s:.300}); make batches, networks or data smaller"
-        print(f"error: {UserError(text)}", file=sys.stderr)
+        if mistake is not error or os.environ.get("LOCAL_RANK", "0") == "0":
+            show_error(mistake)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("\nstopped; the same command continues", file=sys.stderr)

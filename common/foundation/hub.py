@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.foundation.errors import UserError, one_line_errors
+from common.foundation.files import make_folder
+from common.foundation.progress import Bar
 
 ALL = "all"  # the name that stands for everything
 
@@ -56,7 +58,7 @@ def fetch(collection: Collection, file: str, folder: Path) -> bool:
                 f"{target} is not the published file; move it away and run the same command again"
             )
         return False
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, "--folder")
     partial = target.with_name(f".{target.name}.{digest[:12]}.part")
     _download(url, partial, size)
     if _hash(partial, digest) != digest:
@@ -107,7 +109,8 @@ def _download(url: str, partial: Path, size: int) -> None:
                 f"{partial.parent} has {free / 1e9:.1f} GB free and {(size - have) / 1e9:.1f} GB "
                 "are to come; make room, or choose another --folder"
             )
-        http_get(url, file, resume_size=have, headers=build_hf_headers(), expected_size=size)
+        about = {"resume_size": have, "expected_size": size, "headers": build_hf_headers()}
+        http_get(url, file, **about, tqdm_class=Bar)
         file.flush()
         os.fsync(file.fileno())
 

@@ -4,9 +4,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from common.foundation.errors import UserError
+from common.foundation.messages import warn
 from common.foundation.pool import JobFailed, Patience, Pool, Task
 from common.foundation.processes import stop_on_signal
 
@@ -61,7 +60,7 @@ def _deal(
         for worker, message in pool.take():
             on_progress(message.progress)
             if message.lost:
-                tqdm.write(f"warning: {message.lost}")
+                warn(message.lost)
                 give(worker, current[worker])
             elif message.done:
                 give(worker, next(jobs, None))

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, Self
 
 from common.foundation.errors import UserError
+from common.foundation.messages import Line, lines_to, pass_on
 from common.foundation.processes import signals_blocked, single_threaded, without_script
 
 REPORT_SECONDS = 0.2  # how often a worker reports progress, and notices that the parent is gone
@@ -67,8 +68,9 @@ class JobFailed(RuntimeError):
     """A job failed more often than it is to be tried again; the message names it."""
 
 
-# Of a worker: progress or a reply, a mistake of the user, or what else went wrong, in words.
-Message = Report | UserError | str
+# Of a worker: progress or a reply, what it tells people, a mistake of the user, or what else went
+# wrong, in words.
+Message = Report | Line | UserError | str
 
 
 def _work(task: Task, jobs: Iterable[Any]) -> Iterator[Message]:
@@ -100,7 +102,8 @@ def _reports(steps: Generator[int, None, Any]) -> Iterator[Report]:
 
 def _serve(connection: Connection, task: Task) -> None:
     """Life of a worker process: until it failed, or the parent closed the pipe or is gone."""
-    with contextlib.closing(_work(task, _received(connection))) as messages:
+    messages = _work(task, _received(connection))
+    with contextlib.closing(messages), lines_to(connection.send):
         for message in messages:
             try:
                 connection.send(message)
@@ -230,6 +233,9 @@ class Pool:
             if message.done:
                 del self._given[worker]
             return message
+        if isinstance(message, Line):
+            pass_on(message)
+            return Report(0)
         del self._given[worker]
         self.workers[worker].close()
         self.workers[worker].end()

@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from multiprocessing import resource_tracker
 from types import FrameType, ModuleType
 from typing import Any
@@ -30,14 +30,16 @@ def stop_on_signal() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM in processes started in the block, from their first moment on.
+def signals_blocked(
+    numbers: Collection[int] = (signal.SIGINT, signal.SIGTERM),
+) -> Iterator[None]:
+    """Block signals in processes started in the block, from their first moment on.
 
     Ctrl-C and a scheduler's SIGTERM reach the whole process group, but what becomes of the workers
     is the master's affair. For the master they only wait until the block ends.
     """
     resource_tracker.ensure_running()  # or starting the first process does it, which unblocks them
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

@@ -25,20 +25,20 @@ class Job:
 
 
 def run_all(jobs: Sequence[Job], at_once: int) -> None:
-    """Run the jobs in order, `at_once` side by side.
+    """Run the jobs in order, `at_once` side by side; one that fails does not end the others.
 
     A SIGINT or SIGTERM is passed on to those that run, once, and none is started any more.
 
     Raises:
-        UserError: one failed; the others that were running have ended.
+        UserError: some failed; it names them, and the ends of their output are printed.
         SystemExit: a signal came; the exit code says which.
     """
     waiting, running = deque(jobs), {}
-    failed: Job | None = None
+    failed: list[Job] = []
     with stop_on_signal() as received:
         passed_on = False
-        while running or (waiting and not (received or failed)):
-            while waiting and len(running) < at_once and not (received or failed):
+        while running or (waiting and not received):
+            while waiting and len(running) < at_once and not received:
                 job = waiting.popleft()
                 running[_start(job)] = job, time.monotonic()
                 _tell(f"started, {len(waiting)} waiting", job)
@@ -51,15 +51,19 @@ def run_all(jobs: Sequence[Job], at_once: int) -> None:
                 minutes = (time.monotonic() - began) / 60
                 ending = "done" if process.returncode == 0 else f"ended with {process.returncode}"
                 _tell(f"{ending} after {minutes:.1f} min", job)
-                failed = failed or (job if process.returncode and not received else None)
+                if process.returncode and not received:
+                    failed.append(job)
             time.sleep(POLL)
+    for job in failed:
+        _tell("failed, at last it said", job)
+        print(*job.log.read_text(errors="replace").splitlines()[-LINES:], sep="\n")
     if received:
         print("stopped; the same command continues")
         raise SystemExit(128 + received[0])
     if failed:
-        tail = "\n".join(failed.log.read_text(errors="replace").splitlines()[-LINES:])
-        print(tail)
-        raise UserError(f"{failed.name} failed, see {failed.log}; the same command continues")
+        names = ", ".join(job.name for job in failed)
+        logs = ", ".join(str(job.log) for job in failed)
+        raise UserError(f"{names} failed, see {logs}; the same command continues")
 
 
 def _start(job: Job) -> subprocess.Popen:

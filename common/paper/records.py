@@ -17,6 +17,7 @@ from common.foundation.files import atomic_write, read_json
 from common.foundation.registry import world_class
 from common.runs.curves import read_csv
 from common.runs.folders import settings_hash
+from common.runs.identity import DIGITS, is_current
 from common.settings.config import ROOT
 from common.settings.inherit import stored_settings
 
@@ -37,6 +38,7 @@ RUNS = {  # a row per evaluation of a trained agent
     "episode_steps": "int64",  # their limit
     "updates": "int64",  # 0 of a random policy
     "data": "str",
+    "data_content": "str",  # digits that differ where the data do; "": results of earlier versions
     "transitions": "Int64",
     "device": "str",
     "train_device": "str",
@@ -62,6 +64,8 @@ CHANGES = {  # in how many episodes the first subgoal moves so many objects
     "episodes": "int64",
 }
 FILES = {"runs": RUNS, "curves": CURVES, "changes": CHANGES}
+OWN = "its own episodes"  # data of agents that learn online
+LATER = {"data_content"}  # columns that files of earlier versions lack
 CELL = ["experiment", "agent", "variant"]
 KEYS = {  # rows with the same values here are replaced together
     "runs": [*CELL, "checkpoint", "seed"],
@@ -139,6 +143,8 @@ def _load(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
             keep_default_na=False,
             na_values=empty,
         )
+        for name in LATER & types.keys() - {*frame}:
+            frame.insert(list(types).index(name), name, "")
         if list(frame) != list(types):
             raise ValueError(f"its columns are not {', '.join(types)}")
     except (OSError, ValueError) as error:
@@ -195,24 +201,48 @@ def _evaluation(folder: Path) -> dict[str, Any] | None:
         "run": run.name,
         "evaluation": folder.name,
         "commit": git["commit"][:10] + "+" * git["dirty"] if git else "",
-        **_data(config),
+        **_data(config, (metrics.get("data") or {}).get("dataset")),
         **_training(run if metrics["updates"] else None),
     }
 
 
-def _data(config: Any) -> dict[str, Any]:
-    """The number of objects, and the data that were learned from."""
+def mixed(runs: pd.DataFrame) -> Iterator[str]:
+    """A line for each cell whose runs learned from different data, as far as that is known."""
+    known = runs[runs.data_content != ""]
+    for cell, own in known.groupby(CELL):
+        seeds = own.groupby("data_content").seed.unique()
+        if len(seeds) > 1:
+            told = (f"{content} (seed {', '.join(map(str, s))})" for content, s in seeds.items())
+            yield f"{'/'.join(filter(None, cell))} has runs on different data: {', '.join(told)}"
+
+
+def outdated(runs: pd.DataFrame, output: Path) -> Iterator[str]:
+    """A line for each evaluation under `output` whose run has learned on since."""
+    for run in runs.itertuples():
+        metrics = read_json(output / "eval" / run.evaluation / "metrics.json")
+        checkpoint = output / "train" / run.run / f"{run.checkpoint}.safetensors"
+        if not is_current(metrics, checkpoint):
+            yield (
+                f"{run.evaluation} is of {checkpoint} as it was after {run.updates} updates, not "
+                "as it is now; evaluate it again"
+            )
+
+
+def _data(config: Any, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The number of objects, and the data that were learned from; `source` of `identity`."""
     from envs.make import make_world
 
     share = f" (1/{config.train_dataset_div})" if config.train_dataset_div > 1 else ""
-    header = Path(config.data_dir) / config.train_dataset_name / "header.json"
-    transitions = None
-    if header.is_file() and not share:
+    name = config.train_dataset_name or OWN
+    header = Path(config.data_dir) / name / "header.json"
+    transitions = source["rows"] - source["episodes"] if source else None
+    if not source and header.is_file() and not share:
         about = read_json(header)
         transitions = about["rows"]["train"] - about["episodes"]["train"]
     return {
         "objects": make_world(config).num_entities - 1,  # without the agent's own row
-        "data": f"{config.train_dataset_name}{share}",
+        "data": f"{name}{share}",
+        "data_content": source["content"][:DIGITS] if source else "",
         "transitions": transitions,
     }
 

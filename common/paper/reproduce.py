@@ -2,8 +2,9 @@
 
 TABLE: main, ablations, subgoals or generalization. SCALE: an entry of `commands/scales.yaml`; its
 keys experiments, agents, seeds (lists with commas), jobs, output_dir, data_dir and download can be
-given anew. `launcher=slurm` submits trainings and evaluations through Hydra's submitit launcher;
-further arguments for Hydra, such as `hydra.launcher.partition=gpu`, are passed on.
+given anew. `allow_changed_data=true` is for trainings whose data have changed. `launcher=slurm`
+submits trainings and evaluations through Hydra's submitit launcher; further arguments for Hydra,
+such as `hydra.launcher.partition=gpu`, are passed on.
 
 What is missing is collected or downloaded, trained, evaluated; then the table is made, in `tables/`
 of the output folder. Finished parts are skipped, so the same command continues after any stop.
@@ -29,7 +30,7 @@ KEYS = {  # that may be given -> how their text is read
     "jobs": int,
     "output_dir": str,
     "data_dir": str,
-    "download": lambda text: _choice(text, "download", ("true", "false")) == "true",
+    "download": lambda text: _flag(text, "download"),
 }
 USAGE = "give TABLE [SCALE] [key=value ...], such as `bash commands/reproduce.sh main laptop`"
 
@@ -47,6 +48,9 @@ def make_plan(arguments: Sequence[str]) -> Plan:
         key, given, value = argument.partition("=")
         if given and key.startswith("hydra"):
             launcher.append(argument)
+        elif given and key == "allow_changed_data":
+            train = scale.changes.get("train", {}) | {key: _flag(value, key)}
+            scale = dataclasses.replace(scale, changes={**scale.changes, "train": train})
         elif given and key == "launcher":
             cluster = _choice(value, key, ("local", "slurm")) == "slurm"
         elif given:
@@ -58,12 +62,16 @@ def make_plan(arguments: Sequence[str]) -> Plan:
 
 def _change(scale: Scale, key: str, text: str) -> Scale:
     try:
-        value: Any = KEYS[_choice(key, "key", [*KEYS, "launcher"])](text)
+        value: Any = KEYS[_choice(key, "key", [*KEYS, "launcher", "allow_changed_data"])](text)
     except ValueError as error:
         raise UserError(f"{key}={text} is not a number, or several with commas") from error
     if key == "jobs" and value < 1:
         raise UserError(f"jobs={text} must be at least 1")
     return dataclasses.replace(scale, **{key: value})
+
+
+def _flag(text: str, key: str) -> bool:
+    return _choice(text, key, ("true", "false")) == "true"
 
 
 def _choice(given: str, what: str, known: Any) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from common.evaluation.intervals import CONFIDENCE
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write
+from common.foundation.files import atomic_write, make_folder
 from common.paper import records
 from common.paper.comparison import TABLES, Cell, Layout, Strata, cells, rivals
 from common.paper.formats import Section, latex, markdown
@@ -25,6 +25,7 @@ from common.paper.records import Records, read_published, write_frame
 from common.paper.statistics import Spread, improvement, spread
 
 INTERVAL = f"{CONFIDENCE:.0%} interval".replace("%", " %")
+DIFFERS = ", of different content"
 PUBLISHED_COLUMNS = ("published_mean", "published_sd", "published_source")
 SPREAD_NOTE = (
     "Mean and standard deviation over training seeds; interquartile mean (IQM) with the "
@@ -39,7 +40,7 @@ def write_tables(data: Records, folder: Path, names: Sequence[str] = tuple(TABLE
     """
     from common.paper.pictures import draw_curves, draw_table
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "FOLDER")
     paths = []
     for name, table in tables_of(data, names).items():
         title, parts = TABLES[name].title, sections(table, TABLES[name])
@@ -176,10 +177,11 @@ def _appendices(table: Sequence[Cell], layout: Layout) -> list[Section]:
 
 def _conditions(cell: Cell) -> dict[str, str]:
     runs = cell.runs
+    contents = set(runs.data_content) - {""}
     return {
         **_titles(cell),
         "objects": _range(runs.objects),
-        "data": ", ".join(sorted(set(runs.data))),
+        "data": ", ".join(sorted(set(runs.data))) + DIFFERS * (len(contents) > 1),
         "transitions": _range(runs.transitions),
         "updates": _range(runs.updates),
         "episodes": _range(runs.episodes),
@@ -218,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = options.folder or (source if _kept(source) else source / "tables")
         if folder != source or not _kept(source):
             _gather(source, folder, options.add)
-        made = write_tables(records.load(folder), folder, names)
-        print(*made, sep="\n")
+        data = records.load(folder)
+        print(*write_tables(data, folder, names), *records.mixed(data.runs), sep="\n")
 
 
 def _kept(folder: Path) -> bool:
@@ -233,12 +235,15 @@ def _gather(source: Path, folder: Path, add: bool) -> None:
     Args:
         add: whether what `folder` has of other runs stays.
     """
+    make_folder(folder, "FOLDER")
     data, foreign = (records.load(source), []) if _kept(source) else records.gather(source)
+    if not _kept(source):
+        for line in records.outdated(data.runs, source):
+            print(line)
     if add:
         data = records.combine(records.load(folder), data)
     for name in foreign:
         print(f"not in a table, for its eval_variant_name is of no cell: {name}")
-    folder.mkdir(parents=True, exist_ok=True)
     print(*records.save(folder, data), sep="\n")
 
 

@@ -31,19 +31,20 @@ def save_checkpoint(
     nested = {"agent": setup.agent.state_dict(), "normaliser": normaliser, "trainer": trainer}
     tensors, structure = files.flatten(nested)
     meta = {"config": config.raw, "step": step, "extra": extra, "structure": structure}
-    meta["encoder"] = setup.observation.encoder_sha256
+    meta |= {"encoder": setup.observation.encoder_sha256, "data": setup.data}
     files.save(path, tensors, meta)
 
 
-def restore_agent(setup: Setup, checkpoint: Checkpoint) -> None:
+def restore_agent(setup: Setup, checkpoint: Checkpoint, any_encoder: bool = False) -> None:
     """Put a checkpoint's parameters into the agent of `setup`.
 
     What one that can only act lacks stays untrained.
 
-    Raises `UserError` if they do not fit, or were learned from what another encoder made of images.
+    Raises `UserError` if they do not fit, or were learned from what another encoder made of images
+    and `any_encoder` does not allow it.
     """
     here, there = setup.observation.encoder_sha256, checkpoint.encoder
-    if here != there:
+    if here != there and not any_encoder:
         raise UserError(
             f"{checkpoint.path} learned from an encoder with SHA-256 {there!s:.12}, the one given "
             f"has {here!s:.12}; set {KEY} to the former (it was {checkpoint.raw.get(KEY)} then)"
@@ -76,6 +77,7 @@ def load_agent(
     normaliser = Normaliser(**checkpoint.state["normaliser"]).to(device)
     setup = make_setup(config, world, observation, normaliser)
     restore_agent(setup, checkpoint)
+    setup.data, setup.checksum = checkpoint.data, checkpoint.checksum
     if not brings_goal_policy(checkpoint, config):
         load_goal_policy(setup, config)
     return setup, config, checkpoint.step

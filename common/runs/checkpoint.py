@@ -31,6 +31,8 @@ class Checkpoint:
     state: dict[str, Any]  # nested dictionaries of tensors
     encoder: str | None = None  # SHA-256 of the frozen encoder that made its observations
     acting_only: bool = False  # lacks what only learning reads, see `common.runs.export`
+    data: dict[str, Any] | None = None  # what it learned from, see `common.runs.identity`
+    checksum: str = ""  # CRC-32 of everything in it, which tells checkpoints apart
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], meta: Any) -> None:
@@ -52,26 +54,48 @@ def load(
     States of generators belong on the CPU, whatever device they drew for.
     Raises `UserError` if the file is missing, damaged or not a checkpoint.
     """
+    tensors, meta, _ = _load(Path(path))
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
+
+
+def summary(path: str | os.PathLike[str]) -> tuple[Any, str]:
+    """Return the meta data and the checksum of a file that `save` wrote, without its tensors."""
     path = Path(path)
+    with _opened(path) as (_, header), reported(path):
+        if "checksum" in header:
+            return dict(json.loads(header["meta"])), header["checksum"]
+    return _load(path)[1:]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The file, and its header."""
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}; train.py writes them into its run folder")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if header.get("format") != FORMAT:
+                expected = f"expected format {FORMAT}"
+                raise UserError(f"{path} is not a checkpoint of this code; {expected}")
+            yield file, header
     except SafetensorError as error:
         raise _damaged(path, error) from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if header.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of this code; expected format {FORMAT}")
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], Any, str]:
+    """Tensors, meta data and the checksum of both."""
+    with _opened(path) as (file, header):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     with reported(path):
         text = header["meta"]
+        checksum = _checksum(tensors, text)
         # Files of earlier versions of this code have no checksum.
-        if "checksum" in header and header["checksum"] != _checksum(tensors, text):
+        if header.get("checksum", checksum) != checksum:
             raise ValueError("its checksum is another one")
-        meta = json.loads(text)
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
+        return tensors, json.loads(text), checksum
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -79,7 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises `UserError` if it is missing, damaged or holds numbers that are not finite.
     """
-    tensors, meta = load(path)
+    tensors, meta, checksum = _load(path)
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(f"{path} holds NaN or infinity in {broken[0]}; use another checkpoint")
@@ -87,7 +111,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state = unflatten(tensors, meta["structure"])
         encoder = meta.get("encoder")  # files older than encoders lack it
         raw, acting_only = meta["config"], meta.get("acting_only", False)
-        return Checkpoint(path, raw, meta["step"], meta["extra"], state, encoder, acting_only)
+        parts = path, raw, meta["step"], meta["extra"], state, encoder, acting_only
+        return Checkpoint(*parts, meta.get("data"), checksum)
 
 
 @contextlib.contextmanager

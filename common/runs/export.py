@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import read_json, write_json
+from common.foundation.files import make_folder, read_json, write_json
 from common.foundation.registry import AGENTS, lookup
 from common.runs.checkpoint import flatten, load, save, unflatten
+from common.runs.identity import is_current
 from common.settings.inherit import DEFAULT_CHECKPOINT, find_checkpoint
 
 FIGURES, SETTINGS = "figures.json", "config.json"
@@ -44,9 +45,10 @@ def ship(
     figures = {
         "updates": meta["step"],
         "dataset": meta["config"]["train_dataset_name"],
+        "data": meta.get("data"),
         "evaluations": dict(_figures(evaluation, checkpoint) for evaluation in evaluations),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "FOLDER")
     kept, structure = flatten(slim)
     about = {"structure": structure, "extra": {}, "acting_only": acting_only}
     save(folder / DEFAULT_CHECKPOINT, kept, meta | about)
@@ -68,6 +70,11 @@ def _figures(evaluation: Path, checkpoint: Path) -> tuple[str, dict[str, Any]]:
     metrics = read_json(path)
     if Path(metrics["checkpoint"]).resolve() != checkpoint.resolve():
         raise UserError(f"{evaluation} is of {metrics['checkpoint']}, not of {checkpoint}")
+    if not is_current(metrics, checkpoint):
+        raise UserError(
+            f"{evaluation} is of {checkpoint} as it was after {metrics['updates']} updates, not as "
+            "it is now; evaluate it again"
+        )
     settings = metrics["settings"]
     name = settings["eval_variant_name"] or "evaluation"
     about = {"episodes": metrics["episodes"], "seed": settings["seed"]}

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.foundation.errors import UserError
-from common.foundation.files import lock, read_json, write_json
+from common.foundation.files import check_path, lock, make_folder, read_json, write_json
+from common.foundation.messages import keeping_warnings
 from common.settings.config import ROOT, Config, identity
+from common.settings.inherit import DEFAULT_CHECKPOINT
 from common.settings.schema import show
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
@@ -53,6 +55,20 @@ def run_path(config: Config, kind: RunKind = AGENT_RUNS) -> Path:
     return Path(config.output_dir) / kind.folder / (config.run_name or train_name(config, kind))
 
 
+def last_checkpoint(config: Config, kind: RunKind = AGENT_RUNS) -> Path | None:
+    """The checkpoint from which the training run that these settings make goes on, if there is one.
+
+    Raises `UserError` if its folder belongs to other settings, or cannot be made for its name.
+    """
+    path = run_path(config, kind)
+    check_path(path, "run_name" if config.run_name else "train_dataset_name, or set run_name")
+    stored = path / "config.json"
+    if stored.is_file():
+        _compare(path, read_json(stored), config, kind)
+    last = path / DEFAULT_CHECKPOINT
+    return last if last.is_file() else None
+
+
 @contextlib.contextmanager
 def open_run(
     config: Config, machine: Mapping[str, Any] | None = None, kind: RunKind = AGENT_RUNS
@@ -66,8 +82,10 @@ def open_run(
     Raises `UserError` if the folder is in use or belongs to other settings.
     """
     path = run_path(config, kind)
-    _make_folder(path)
-    with _locked(path):
+    make_folder(path, "run_name")
+    with _locked(path), keeping_warnings(path):
+        for leftover in path.glob(".*.tmp"):  # of a killed process, on a disk without file locks
+            leftover.unlink(missing_ok=True)
         stored_file = path / "config.json"
         resumed = stored_file.exists()
         changes = _compare(path, read_json(stored_file), config, kind) if resumed else []
@@ -89,10 +107,13 @@ def settings_hash(config: Config, kind: RunKind = AGENT_RUNS) -> str:
 
 
 def make_eval_parent(config: Config) -> Path:
-    """Create and return the folder of all evaluations; `UserError` if that is not possible."""
+    """Create and return the folder of all evaluations.
+
+    Raises `UserError` if that is not possible, or if a folder in it would have too long a name.
+    """
     parent = Path(config.output_dir) / "eval"
-    _make_folder(parent)
-    return parent
+    check_path(parent / f"{_eval_name(config)}-999", "eval_variant_name")
+    return make_folder(parent, "output_dir")
 
 
 def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> Path:
@@ -100,10 +121,7 @@ def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> 
 
     `record` is the `provenance` of its start.
     """
-    variant = f"_{config.eval_variant_name}" if config.eval_variant_name else ""
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{config.agent}_{config.task}_{config.seed}{variant}_{now}"
-    parent = make_eval_parent(config)
+    parent, name = make_eval_parent(config), _eval_name(config)
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         path = parent / f"{name}{suffix}"
         try:
@@ -114,6 +132,12 @@ def new_eval_folder(config: Config, record: Mapping[str, Any] | None = None) -> 
         write_json(path / "provenance.json", [record or provenance({})])
         return path
     raise AssertionError("unreachable: the suffixes do not end")
+
+
+def _eval_name(config: Config) -> str:
+    variant = f"_{config.eval_variant_name}" if config.eval_variant_name else ""
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"{config.agent}_{config.task}_{config.seed}{variant}_{now}"
 
 
 def provenance(machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,17 +159,10 @@ def _record(folder: Path, machine: Mapping[str, Any]) -> None:
     write_json(file, [*starts, provenance(machine)])
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {path}: {error.strerror}") from error
-
-
 def _locked(folder: Path) -> BinaryIO:
     """A file that locks the folder for this process while it is open."""
     file = open(folder / ".lock", "a+b")  # noqa: SIM115  it stays open as long as the lock is held
-    if not lock(file):
+    if not lock(file, folder):
         file.seek(0)
         owner = file.read().decode() or "unknown"
         file.close()

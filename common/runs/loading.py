@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from agents.observations.states import Observation
 from common.data.buffer import SHORTEST, Buffer
@@ -13,6 +12,8 @@ from common.data.goals import GoalLaw, GoalShares
 from common.data.normaliser import Normaliser
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
+from common.foundation.messages import tell
+from common.runs.identity import Sources, dataset_source, source
 from common.settings.config import Config
 from datasets.actions import check_actions
 from datasets.ends import check_ends, columns_of_ends
@@ -41,12 +42,7 @@ def load_training_data(
     holds NaN, actions on another scale, episodes glued together or too short to learn from, or is
     larger than the memory.
     """
-    name, extra = config.train_dataset_name, observation.collect_overrides
-    dataset = open_dataset(config.data_dir, name, world, extra)
-    difference = world.compatible(dataset.header)
-    if difference:
-        raise UserError(f"dataset {dataset} does not fit: {difference}")
-    observation.check(dataset)
+    dataset = _open(config, world, observation)
     use_rewards = rewards and config.reward == "env"
     fields = _reward_fields(config, world) if use_rewards else ()
     wanted = sorted({"actions", *fields})
@@ -94,6 +90,29 @@ def _read_columns(
     return rows, length
 
 
+def data_sources(
+    config: Config, world: World, observation: Observation, rewards: bool = True
+) -> Sources:
+    """Identity of what `load_training_data` reads; images that are not encoded yet are encoded."""
+    dataset, div = _open(config, world, observation), config.train_dataset_div
+    fields = _reward_fields(config, world) if rewards and config.reward == "env" else ()
+    own = () if observation.encoded else (observation.column,)  # images are not read, but latents
+    sources = {"dataset": dataset_source(dataset, ["actions", *fields, *own], div=div)}
+    made = observation.derived(dataset, div, config.num_workers)
+    return sources | {name: source(*entry) for name, entry in made.items()}
+
+
+def _open(config: Config, world: World, observation: Observation) -> EpisodeSource:
+    """The training dataset; raises `UserError` if it is missing or does not fit."""
+    name, extra = config.train_dataset_name, observation.collect_overrides
+    dataset = open_dataset(config.data_dir, name, world, extra)
+    difference = world.compatible(dataset.header)
+    if difference:
+        raise UserError(f"dataset {dataset} does not fit: {difference}")
+    observation.check(dataset)
+    return dataset
+
+
 def _reward_fields(config: Config, world: World) -> tuple[str, ...]:
     """The columns that the rewards of training are computed from."""
     if world.reward_within_episode and config.p_randgoal_value:
@@ -131,7 +150,7 @@ def _choose_place(
         free = free_memory(device) - RESERVED
         if size(device) > free:
             chosen = cpu
-            tqdm.write(
+            tell(
                 f"data_device=auto: main memory, since {device} has room for "
                 f"{max(free, 0) / 2**30:.1f} of {size(device) / 2**30:.1f} GiB"
             )

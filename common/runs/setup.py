@@ -1,6 +1,6 @@
 """Agents with their worlds and observations, built from settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,19 @@ from visual_encoders.frozen import EncoderChoice
 
 @dataclass
 class Setup:
-    """An agent with the world it acts in and the way it sees it."""
+    """An agent with the world it acts in and the way it sees it.
+
+    Attributes:
+        data: what it learned from, see `common.runs.identity`; None: that is not known.
+        checksum: of the checkpoint it was read from.
+    """
 
     agent: Any
     world: World
     observation: Observation
     normaliser: Normaliser
+    data: Mapping[str, Any] | None = None
+    checksum: str = ""
 
 
 def observe(config: Config, world: World) -> Observation:

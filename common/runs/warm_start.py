@@ -1,16 +1,18 @@
 """Parts of other runs: the start of training, and the subgoal policy of `goal_pi_chkpt`."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from common.data.normaliser import EPSILON, Normaliser
 from common.foundation.errors import UserError
-from common.runs.checkpoint import Checkpoint, load_checkpoint
+from common.runs.checkpoint import Checkpoint, load_checkpoint, summary
+from common.runs.identity import Sources, source
 from common.runs.setup import Setup
 from common.settings.config import Config
-from common.settings.inherit import find_checkpoint
+from common.settings.inherit import DEFAULT_CHECKPOINT, find_checkpoint
 
 KEY = "sgiql.goal_pi_chkpt"
 
@@ -37,6 +39,17 @@ def load_start(config: Config) -> Checkpoint | None:
                 f"it has {name}={theirs}, this run {name}={ours}"
             )
     return checkpoint
+
+
+def start_sources(config: Config) -> Sources:
+    """The checkpoints of other runs that these settings name, as far as they are there."""
+    named = {
+        "start": config.checkpoint if config.train_from_checkpoint else None,
+        "subgoal policy": config.agent_settings.goal_pi_chkpt if _asked_for(config) else None,
+    }
+    paths = {name: Path(given) for name, given in named.items() if given}
+    files = {name: p / DEFAULT_CHECKPOINT if p.is_dir() else p for name, p in paths.items()}
+    return {name: source(p, summary(p)[1]) for name, p in files.items() if p.is_file()}
 
 
 def load_goal_policy(setup: Setup, config: Config) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.foundation.registry import WORLDS, load
+from common.settings.names import check_names
 from common.settings.schema import SettingError, check_choice, show
 
 
@@ -36,12 +37,7 @@ def check_together(options: Any, eval_tasks: Sequence[int]) -> None:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
             allowed = "auto, cpu, cuda, cuda:N, mps"
             raise SettingError(f"{name}={value} is not known; allowed: {allowed}")
-    for name in ("run_name", "dataset_name", "train_dataset_name", "eval_variant_name"):
-        value = getattr(options, name)
-        if value and not re.fullmatch(r"\w[\w.+-]*", value):
-            raise SettingError(
-                f"{name}={value} cannot name a folder; allowed: letters, digits and . _ + -"
-            )
+    check_names(options)
     ids = options.eval_task_ids
     if eval_tasks and (not ids or len(set(ids)) < len(ids) or not set(ids) <= set(eval_tasks)):
         allowed = f"allowed: a list of {show(eval_tasks)}"

@@ -66,6 +66,7 @@ class Options:
     train_dataset_div: int = setting(low=1)
     clip_actions: bool = setting()
     skip_short_episodes: bool = setting()
+    allow_changed_data: bool = setting(identity=False)
 
     steps: int = setting(low=1, identity=False)  # a finished run can be continued with more steps
     batch_size: int = setting(low=1)

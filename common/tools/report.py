@@ -10,20 +10,23 @@ import argparse
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.foundation.errors import UserError, one_line_errors
-from common.foundation.files import atomic_write, read_json
+from common.foundation.files import atomic_write, check_path, read_json
 from common.foundation.registry import world_class
 from common.paper.formats import Section
 from common.runs.curves import draw_training_curves, read_csv
 from common.runs.folders import dotted
+from common.runs.identity import Sources, is_current
+from common.runs.identity import describe as describe_source
 from common.settings.config import compose
 from common.settings.schema import show
 
 TEMPLATE = Path(__file__).with_suffix(".html")
+EARLIER = "before it learned on"
 VIDEO, PICTURE = "video/mp4", "image/png"
 # Metrics beside the headline one in the text, where a world has them.
 MORE_METRICS = ("success_frac", "final_coverage", "final_chamfer")
@@ -81,15 +84,22 @@ def describe(path: Path) -> list[Part]:
 
 
 def evaluations(run: Path) -> Evaluations:
-    """The newest evaluation of each variant of a run's `last` checkpoint."""
+    """The newest evaluation of each variant of a run's `last` checkpoint.
+
+    The name of a variant says so if the checkpoint has become another one since.
+    """
     found: Evaluations = {}
+    last = run / "last.safetensors"
     files = (run.parents[1] / "eval").glob("*/metrics.json")
     for file in sorted(files, key=lambda path: path.stat().st_mtime):
         metrics = read_json(file)
-        if Path(metrics["checkpoint"]).resolve() == (run / "last.safetensors").resolve():
+        if Path(metrics["checkpoint"]).resolve() == last.resolve():
             variant = metrics["settings"]["eval_variant_name"] or "as trained"
             found[variant] = (file.parent, metrics)
-    return found
+    return {
+        variant if is_current(metrics, last) else f"{variant}, {EARLIER}": (folder, metrics)
+        for variant, (folder, metrics) in found.items()
+    }
 
 
 def text(run: Path) -> str:
@@ -153,10 +163,15 @@ def _run(folder: Path) -> list[Part]:
         caption = f"Evaluation after {filmed[-1].stem[6:]} updates"
         media.append(Media.of_file(caption, filmed[-1]))
     provenance = read_json(folder / "provenance.json")
-    facts = _facts(settings, provenance[-1], {"starts": len(provenance)})
+    data = _data(next((s["data"] for s in reversed(provenance) if s.get("data")), None))
+    facts = _facts(settings, provenance[-1], {"starts": len(provenance)} | data)
     tables = [facts, *_rows(folder / "eval.csv", "Evaluations during training")]
     parts = [Part(f"Run {folder.name}", media, [*tables, *_settings(settings)])]
-    return parts + [_evaluation(found)[0] for found, _ in evaluations(folder).values()]
+    for variant, (found, _) in evaluations(folder).items():
+        (part,) = _evaluation(found)
+        earlier = f", {EARLIER}" if variant.endswith(EARLIER) else ""
+        parts.append(replace(part, title=part.title + earlier))
+    return parts
 
 
 def _evaluation(folder: Path) -> list[Part]:
@@ -171,6 +186,7 @@ def _evaluation(folder: Path) -> list[Part]:
         if (folder / name).is_file()
     ]
     more = {name: metrics[name] for name in ("checkpoint", "updates", "env_steps", "seconds")}
+    more |= _data(metrics.get("data"))
     summaries = {"All episodes": metrics["summary"]}
     summaries |= {f"Task {task}": found for task, found in metrics.get("tasks", {}).items()}
     tables = [
@@ -208,7 +224,7 @@ def _facts(
         "agent": settings["agent"],
         "task": settings["task"],
         "seed": settings["seed"],
-        "data": settings["train_dataset_name"],
+        "data": settings["train_dataset_name"] or "its own episodes",
         **more,
         "date": provenance["started"],
         "commit": git["commit"] + ", files differed" * git["dirty"] if git else "unknown",
@@ -218,6 +234,11 @@ def _facts(
     }
     rows = [[name, str(value)] for name, value in facts.items()]
     return Section("How", "", ["", ""], rows, numbers=2)
+
+
+def _data(sources: Sources | None) -> dict[str, str]:
+    """What was learned from, by its kind, as far as it is known."""
+    return {name: describe_source(one) for name, one in (sources or {}).items()}
 
 
 def _settings(settings: Mapping[str, Any]) -> list[Section]:
@@ -255,8 +276,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.text:
             print(*map(text, options.paths), sep="\n\n")
             return
-        page = make_report(options.paths)
         target = options.to or options.paths[0] / "report.html"
+        check_path(target.with_name(f".{target.name}.tmp"), "--to")
+        page = make_report(options.paths)
         with atomic_write(target) as file:
             file.write(page.encode())
         print(target)

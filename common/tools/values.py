@@ -21,7 +21,8 @@ from agents.base import Agent
 from common.data.buffer import Buffer
 from common.foundation.errors import UserError, one_line_errors
 from common.runs.agents import load_agent
-from common.runs.loading import load_training_data
+from common.runs.identity import differences
+from common.runs.loading import data_sources, load_training_data
 from common.settings.inherit import find_checkpoint
 
 DISTANCES = (0, 5, 10, 25, 50, 75, 100, 150, 200, 300, 500)  # steps
@@ -109,9 +110,11 @@ def describe(run: str) -> str:
     setup, config, updates = load_agent(find_checkpoint(run), device)
     if not hasattr(setup.agent, "value"):
         raise UserError(f"{run}: {config.agent} has no value function")
-    arguments = config, setup.world, setup.observation, device, setup.normaliser
-    buffer, _ = load_training_data(*arguments)
+    parts = config, setup.world, setup.observation
+    others = differences(setup.data, data_sources(*parts, setup.agent.wants.rewards)).values()
+    buffer, _ = load_training_data(*parts, device, setup.normaliser)
     heading = f"{run}, {updates} updates, gamma {config.gamma}"
+    heading = "\n".join([heading, *(f"not the data it learned from: {line}" for line in others)])
     return f"{heading}\n{table(value_rows(setup.agent, buffer, config.gamma))}"
 
 

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from common.data.buffer import Buffer
-from common.foundation.errors import UserError
+from common.foundation.messages import warn
 
 TOLERANCE = 0.1  # share of the range of values by which a mean may lie outside of it
 PAIRS = 4096  # transitions with goals whose rewards are looked at
@@ -20,13 +18,12 @@ Problems = dict[str, str]  # kind -> one line
 
 
 class Watch:
-    """Tells of each kind of problem when it appears, on the screen and in `warnings.txt`.
+    """Tells of each kind of problem when it appears, see `common.foundation.messages`.
 
     One that lasts is told of once; one that went away and comes back is told of again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "warnings.txt"
+    def __init__(self) -> None:
         self._known: dict[str, set[str]] = {}
 
     def report(self, step: int, problems: Problems, source: str = "") -> None:
@@ -34,13 +31,7 @@ class Watch:
         new = problems.keys() - self._known.get(source, set())
         self._known[source] = set(problems)
         for kind in sorted(new):
-            line = f"update {step}: {problems[kind]}"
-            tqdm.write(f"warning: {line}")
-            try:
-                with open(self.path, "a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-            except OSError as error:
-                raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+            warn(f"update {step}: {problems[kind]}")
 
 
 def value_problems(

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from common.data.buffer import Buffer
 from common.data.draws import Draws, FetchedDraws
 from common.foundation.errors import UserError
+from common.foundation.messages import tell
 from common.settings.config import Config
 from common.settings.schema import show
 from common.training.acceleration import Acceleration
@@ -95,7 +95,7 @@ def make_updates(
     device = agent.context.device
     acceleration = choose_acceleration(config, device, processes)
     for note in acceleration.notes if team is None or team.is_main else ():
-        tqdm.write(note)
+        tell(note)
     fetched = buffer.obs.device.type != device.type
     if config.updates_per_graph > 1:
         if fetched:

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.foundation.device import describe_device
 from common.foundation.errors import UserError
 from common.foundation.processes import stop_on_signal
+from common.foundation.progress import Bar
 from common.runs.folders import AGENT_RUNS, RunKind, open_run, run_path
+from common.runs.identity import Origin
 from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import Config
 from common.training.diagnosis import Problems, Watch
@@ -92,7 +93,7 @@ class Loop(ABC):
                 for name, step in rows.items()
             }
             self.tracker = Tracker(config, folder, config.raw)
-            self.watch = Watch(folder)
+            self.watch = Watch()
 
     @property
     def last(self) -> Path:
@@ -112,7 +113,7 @@ class Loop(ABC):
         rhythm = self.rhythm
         about = {"total": rhythm.steps, "initial": self.step, "unit": " updates"}
         self.updates = self._make_updates()
-        bar = tqdm(desc="train", disable=not self.team.is_main, **about)
+        bar = Bar(desc="train", disable=not self.team.is_main, **about)
         closing = contextlib.closing
         with stop_on_signal() as received, closing(self.source), closing(self.updates), bar:
             self._evaluate_if_due(received)
@@ -127,7 +128,7 @@ class Loop(ABC):
                 bar.update()
                 if self.step % rhythm.log == 0:
                     now = time.perf_counter()
-                    bar.set_postfix(self._log(now - began, self.step - mark))
+                    bar.set_postfix(self._log(now - began, self.step - mark), refresh=False)
                     began, mark = now, self.step
                 paused = time.perf_counter()
                 self._evaluate_if_due(received)
@@ -259,26 +260,26 @@ def train_in_folder(
     make: Callable[[Path], Loop],
     kind: RunKind = AGENT_RUNS,
     remarks: Sequence[str] | None = None,
+    origin: Origin = Origin(),  # noqa: B008  a frozen constant
 ) -> int | None:
-    """Train in the run's folder, which is locked meanwhile, and say where.
+    """Train in the run's folder, locked meanwhile; returns the signal that stopped it, if one did.
 
     Args:
         make: gives the run in a folder, as its `last` checkpoint left it.
         remarks: what to say when it begins; None = a new run begins without a word.
-
-    Returns the signal that stopped it, if one did.
+        origin: what it learns from, for its record.
     """
     path = run_path(config, kind)
     with contextlib.ExitStack() as stack:
         if team.is_main:  # the others write nothing, so they need no lock
-            machine = describe_device(team.device) | {"processes": team.size}
-            folder = stack.enter_context(open_run(config, machine, kind))
+            about = describe_device(team.device) | {"processes": team.size, "data": origin.sources}
+            folder = stack.enter_context(open_run(config, about, kind))
         team.wait()
         loop = make(path)
         if team.is_main and loop.finished:
-            print(f"already finished, {loop.step} updates: {path}")
+            print(f"already finished, {loop.step} updates: {path}", *origin.remarks, sep="\n  ")
         elif team.is_main and folder.resumed:
-            changes = (*folder.changes, *(remarks or ()))
+            changes = (*folder.changes, *origin.remarks, *(remarks or ()))
             print(f"continuing {path} at update {loop.step}", *changes, sep="\n  ")
         elif team.is_main and remarks is not None:
             print(path, *remarks, sep="\n  ")
@@ -286,9 +287,8 @@ def train_in_folder(
             return None
         stopped_by = loop.run()
         team.wait()
-    if team.is_main and stopped_by is not None:
+    if team.is_main:
         again = "continues" if loop.saves else "starts over (save_agent=false)"
-        print(f"stopped; the same command {again}: {path}")
-    elif team.is_main:
-        print(f"finished: {path}")
+        stopped = f"stopped; the same command {again}: {path}"
+        print(f"finished: {path}" if stopped_by is None else stopped)
     return stopped_by

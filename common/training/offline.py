@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from common.data.buffer import Buffer
 from common.evaluation.evaluate import EvaluationStopped, prepare_evaluation
 from common.evaluation.video import save_grid
 from common.foundation.device import seeded_generator
+from common.foundation.messages import tell
 from common.runs.agents import restore_agent, save_checkpoint
 from common.runs.checkpoint import load_checkpoint
 from common.runs.setup import Setup
@@ -92,7 +92,7 @@ class Trainer(Loop):
             self.best = figures[name]
             self._save(self.folder / "best.safetensors")
         low, high = figures[f"{name}_low"], figures[f"{name}_high"]
-        tqdm.write(f"update {self.step}: {name} {figures[name]:.2f} [{low:.2f}, {high:.2f}]")
+        tell(f"update {self.step}: {name} {figures[name]:.2f} [{low:.2f}, {high:.2f}]")
 
     def _write(self, path: Path, sums: Sums) -> None:
         self.setup.agent.calibrate(self.buffer)
@@ -103,8 +103,7 @@ class Trainer(Loop):
 
     def _restore(self) -> None:
         checkpoint = load_checkpoint(self.last)
-        restore_agent(self.setup, checkpoint)
-        self.setup.normaliser.restore(checkpoint.state["normaliser"])
+        restore_agent(self.setup, checkpoint, self.config.allow_changed_data)
         state = checkpoint.state["trainer"]
         self.step = checkpoint.step
         self.best, self.evaluated = checkpoint.extra["best"], checkpoint.extra["evaluated"]

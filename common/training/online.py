@@ -9,16 +9,18 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.data.replay import Replay
 from common.foundation.errors import UserError
 from common.foundation.memory import free_memory
+from common.foundation.messages import tell
+from common.foundation.progress import Bar
 from common.runs.loading import goal_law
 from common.runs.setup import Setup, schedule_of
 from common.settings.config import Config
@@ -64,7 +66,7 @@ class Experience(Source):
     def provide(self, step: int, stopped: Callable[[], bool]) -> bool:
         missing = self.schedule.cycles(step) - self.cycles
         total, hidden = missing * self.schedule.cycle, missing < 2 or not self.team.is_main
-        with tqdm(total=total, desc="acting", unit=" steps", leave=False, disable=hidden) as bar:
+        with Bar(total=total, desc="acting", unit=" steps", leave=False, disable=hidden) as bar:
             for _ in range(missing):
                 complete = self.team.is_main and self._play(stopped, bar.update)
                 if not self.team.largest(int(complete)):
@@ -84,7 +86,8 @@ class Experience(Source):
     def _play_ahead(self) -> None:
         """Begin the next cycle beside the updates, with the agent as it is before them."""
         agent = copy.deepcopy(self.setup.agent)
-        self._ahead = self._thread.submit(self.actor.play, agent, self._end, lambda: False)
+        play = copy_context().run, self.actor.play  # what it tells goes where this thread's does
+        self._ahead = self._thread.submit(*play, agent, self._end, lambda: False)
 
     @property
     def _end(self) -> int:
@@ -207,7 +210,7 @@ def make_replay(config: Config, setup: Setup) -> Replay:
             f"online.replay_transitions={online.replay_transitions} takes {needed / 2**30:.1f} GiB "
             f"with obs={config.obs}, {place} has {free / 2**30:.1f} GiB free; give fewer"
         )
-    tqdm.write(f"replay: {episodes} episodes of {episode} steps, {needed / 2**20:.0f} MiB")
+    tell(f"replay: {episodes} episodes of {episode} steps, {needed / 2**20:.0f} MiB")
     return Replay(
         rows,
         observation.shape,

@@ -7,13 +7,14 @@ frames with subgoals.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 
 from common.foundation.registry import load
-from envs.rendering import open_renderer, without_backend
+from envs.environment import Environment
+from envs.rendering import check_process, open_renderer, without_backend
 from envs.tabletop.frames import draw_poses
 
 with without_backend():
@@ -24,8 +25,11 @@ AGENT_DIM, CUBE_DIM = 19, 9  # of the state vector
 EFFECTOR = slice(12, 15)  # columns of its xyz
 
 
-class Episodes(ManipSpaceEnv):
+class Episodes(Environment, ManipSpaceEnv):
     """Derive from it and, after it, from an environment of OGBench, whose arguments it takes."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    render_mode = "rgb_array"
 
     def __init__(self, cubes: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -51,14 +55,19 @@ class Episodes(ManipSpaceEnv):
         options = dict(options or {})
         if not {"task_id", "task_info"} & options.keys():
             options["task_id"] = int(self.action_space.np_random.integers(1, self.num_tasks + 1))
-        obs, info = super().reset(options, seed=seed)
+        obs, info = super().reset(seed=seed, options=options)
         if self._ob_type == "states":
             info |= {"state_obs": obs, "state_goal": info["goal"]}
         return obs, info
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def _advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """OGBench's step; `success_frac` is the share of objects that are where they should be."""
-        obs, reward, terminated, truncated, info = super().step(action)
+        theirs = super(Environment, self)
+        vars(self)["compute_reward"] = theirs.compute_reward  # in this step alone
+        try:
+            obs, reward, terminated, truncated, info = theirs.step(action)
+        finally:
+            del self.compute_reward
         info["success_frac"] = float(np.hstack(self._compute_successes()).mean())
         if self._ob_type == "states":
             info["state_obs"] = obs
@@ -67,9 +76,13 @@ class Episodes(ManipSpaceEnv):
     def _initialize_renderer(self) -> None:
         self._renderer = open_renderer(self._model, self._render_height, self._render_width)
 
+    def _draw(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        check_process()
+        return super(Environment, self).render(*args, **kwargs)
+
     def frame(self, **kwargs: Any) -> np.ndarray:
         """Draw OGBench's camera (height, width, 3) uint8, for people to look at."""
-        return self.render(**kwargs)
+        return self._draw(**kwargs)
 
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
         """Draw `frame` with a subgoal (OGBench's vector): cubes as ghosts, effector as a sphere."""

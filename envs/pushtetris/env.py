@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from envs.environment import Environment
 from envs.pushtetris import rules
-from envs.pushtetris.drawing import INDICES, PALETTE, Painter, Shapes
+from envs.pushtetris.contacts import colored, mark
+from envs.pushtetris.drawing import Painter, Shapes
+from envs.pushtetris.palette import INDICES
 from envs.pushtetris.physics import Plane
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ TARGET_STEPS = 100  # control steps of a collection between two draws of the tar
 NO_SUCCESS = {"success": False, "success_frac": 0.0}  # in a collection, where there is no goal
 
 
-class PushTetrisEnv(gym.Env):
+class PushTetrisEnv(Environment):
     """One to seven pieces that an agent has to push to goal poses.
 
     Args:
@@ -78,6 +81,7 @@ class PushTetrisEnv(gym.Env):
         self._names = [self.object_list[kind] for kind in self._kinds]
         self._shapes = Shapes.of(self._names)
         self._colors = np.array([INDICES[name] for name in self._names])[:, None, None]
+        self._plane = Plane([rules.PIECES[name] for name in self._names])
         self._steps = 0
         self._targets = None
         goal = self._make_goal(bool((options or {}).get("render_goal", False)))
@@ -91,8 +95,7 @@ class PushTetrisEnv(gym.Env):
 
     def _place(self) -> None:
         """Scatter agent and pieces."""
-        poses = rules.scattered(self.np_random, self.num_objects)
-        self._plane = Plane([rules.PIECES[name] for name in self._names], poses)
+        self._plane.place(rules.scattered(self.np_random, self.num_objects))
         self._poses = self._plane.poses
 
     def _make_goal(self, rendered: bool) -> dict[str, Any]:
@@ -121,14 +124,15 @@ class PushTetrisEnv(gym.Env):
 
     def _look(self) -> None:
         """Draw the present state: the picture and the masks of the pieces in it."""
-        self._picture = self._painter.scene(self._shapes, self._poses, self._targets)
+        bodies = self._shapes, self._poses
+        self._picture = self._painter.scene(*bodies, self._targets, self._plane.order)
+        self._marks = mark(self._picture, self._plane.contacts)
         self._masks = self._picture == self._colors
         self._bits = np.packbits(self._masks.reshape(self.num_objects, -1), axis=1)
 
     # Steps.
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Apply one action (2,) for one control step; the time limit truncates, not this."""
+    def _advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         before = self._poses[1:]
         self._plane.move(action)
         self._poses = self._plane.poses
@@ -184,11 +188,10 @@ class PushTetrisEnv(gym.Env):
 
     def frame(self) -> np.ndarray:
         """Return the picture of the present state, (size, size, 3) uint8."""
-        return PALETTE[self._picture]
+        return colored(self._picture, self._marks)
 
-    def render(self) -> np.ndarray | None:
-        """Return `frame()` with render_mode "rgb_array", else nothing."""
-        return self.frame() if self.render_mode == "rgb_array" else None
+    def _draw(self) -> np.ndarray:
+        return self.frame()
 
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
         """Return the frame with the bodies of a state (S,) as outlines in their colours.
@@ -201,4 +204,7 @@ class PushTetrisEnv(gym.Env):
         shapes = Shapes.of([self.object_list[kind - 1] for kind in kinds if kind])
         picture = self._picture.copy()
         self._painter.outline(picture, shapes, poses[kinds > 0], poses[kinds == 0])
-        return PALETTE[picture]
+        return colored(picture, self._marks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self)

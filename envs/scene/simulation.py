@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from common.foundation.messages import warn
 from envs.rendering import add_ghost, without_backend
 from envs.scene import rules
 from envs.tabletop import table
@@ -19,8 +19,6 @@ with without_backend():
 
 if TYPE_CHECKING:
     from envs.scene.world import SceneSettings
-
-log = logging.getLogger(__name__)
 
 SIDE_CAMERA = {"pos": (0.400, -0.505, 0.762), "xyaxes": (1, 0, 0, 0, 0.771, 0.637)}
 SECOND_CUBE = (0.3, 0.1, 0.02)  # where the model has it before it is placed
@@ -143,7 +141,7 @@ class SceneTable(Tabletop, SceneEnv):
         low, high = rules.WORKSPACE + np.array([[-rules.LOST_DISTANCE], [rules.LOST_DISTANCE]])
         if ((cubes > low) & (cubes < high)).all():
             return
-        log.warning("warning: a cube was thrown out of the scene; the cubes are placed anew")
+        warn("a cube was thrown out of the scene; the cubes are placed anew")
         self._scatter_cubes()
         # Differs from the reference, which stops cube 0 only.
         self._data.qvel[self._cube_dofs] = 0.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.rendering import add_ghost, shared_renderer, without_backend
+from envs.rendering import add_ghost, check_process, shared_renderer, without_backend
 from envs.tabletop import table
 
 with without_backend():
@@ -34,8 +34,9 @@ class Frames(ManipSpaceEnv):
         size = self._render_height, self._render_width
         self._renderer = shared_renderer(self._model, *size, self.render_quality)
 
-    def render(self, camera: str | Sequence[str] = "front_pixels", **kwargs: Any) -> np.ndarray:
+    def _draw(self, camera: str | Sequence[str] = "front_pixels", **kwargs: Any) -> np.ndarray:
         """Draw one camera (height, width, 3), or several stacked on axis 0, as uint8."""
+        check_process()
         self._paint()
         if isinstance(camera, str):
             return super().render(camera=camera, **kwargs)
@@ -54,12 +55,12 @@ class Frames(ManipSpaceEnv):
 
     def get_pixel_observation(self) -> np.ndarray:
         """Draw the cameras of `ob_type="pixels"`; one camera has no leading axis."""
-        frames = self.render(self.cameras)
+        frames = self._draw(self.cameras)
         return frames if len(self.cameras) > 1 else frames[0]
 
     def frame(self, **kwargs: Any) -> np.ndarray:
         """Draw all cameras side by side (height, cameras * width, 3), for people to look at."""
-        return np.concatenate(list(self.render(self.cameras, **kwargs)), axis=1)
+        return np.concatenate(list(self._draw(self.cameras, **kwargs)), axis=1)
 
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
         """Draw `frame` with a subgoal, a `states_clean` vector of any scale of cosine and sine.

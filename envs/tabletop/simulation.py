@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
 
+from envs.environment import Environment
 from envs.rendering import without_backend
 from envs.tabletop import table
 from envs.tabletop.frames import yaw_quaternions
@@ -23,7 +24,7 @@ OB_TYPES = (*DIMS, "pixels")
 SETTLE_STEPS = 2  # control steps between placing the goal and recording it
 
 
-class Tabletop(Measures):
+class Tabletop(Environment, Measures):
     """Arm and N cubes; derive from it and, after it, from the OGBench environment to change.
 
     Differs from the reference: everything random in an episode is drawn from `np_random`, so
@@ -125,7 +126,7 @@ class Tabletop(Measures):
         size = self._render_width, self._render_height
         shared = _shared(type(self), self.num_cubes, self._physics_timestep, *size)
         if not shared:
-            builder = copy.copy(self)  # OGBench's description of the model goes with it
+            builder = self._twin()  # OGBench's description of the model goes with it
             builder._mjcf_model = builder.build_mjcf_model()
             super(Tabletop, builder).compile_model_and_data()
             shared.update({name: getattr(builder, name) for name in self.compiled})
@@ -223,10 +224,7 @@ class Tabletop(Measures):
     def _draw_target(self, p_stack: float) -> None:
         raise NotImplementedError
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Apply one action (5,) for one control step; the time limit truncates, not this."""
-        if self._reset_next_step:
-            raise gym.error.ResetNeeded("call reset before the first step")
+    def _advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._simulate(action)
         self._measure()
         reward = self._judge()
@@ -243,6 +241,21 @@ class Tabletop(Measures):
         self._remember()
         mujoco.mj_step(self._model, self._data, nstep=self._n_steps)
         mujoco.mj_rnePostConstraint(self._model, self._data)  # contact forces
+
+    def _twin(self) -> Self:
+        """Return an environment of the same attributes."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an environment that goes on as this one would, with the same model."""
+        twin = self._twin()
+        shared = (*self.compiled, "_renderer", "_scene_option", "_camera", "_data")
+        memo |= {id(value): value for value in (vars(self).get(name) for name in shared)}
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        twin._data = copy.copy(self._data)
+        return twin
 
     def _remember(self) -> None:
         self._prev_qpos = self._data.qpos.copy()

@@ -323,16 +323,18 @@ def test_a_sweep_trains_every_agent_of_a_table(project, launcher):
     assert sorted(call[: -len(ends[0])] for call in found) == sorted(lines)
 
 
-def test_a_sweep_fails_if_one_of_its_trainings_does(project):
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=submitit_slurm",)])
+def test_a_sweep_goes_on_after_a_failure_and_ends_with_a_signal(project, launcher):
     stub = project / ".venv" / "bin" / "python"
-    stub.write_text(f'{STUB}[[ "$*" != *agent=hiql* ]] || exit 2\n')
-    command = ["bash", str(project / "commands" / "sweep.sh"), "ppp-state"]
+    command = ["bash", str(project / "commands" / "sweep.sh"), "ppp-state", *launcher]
     environment = os.environ | {"CALLS": str(project / "calls")}
-    for launcher, runs in ((), 4), (("hydra/launcher=submitit_slurm",), 6):
+    for code, ended, runs in (2, 2, 6), (143, 143, 6 if launcher else 4):
+        stub.write_text(f'{STUB}[[ "$*" != *agent=hiql* ]] || exit {code}\n')
         (project / "calls").unlink(missing_ok=True)
-        done = subprocess.run([*command, *launcher], env=environment, capture_output=True)
-        assert done.returncode == 2
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == ended
         assert len((project / "calls").read_text().splitlines()) == runs
+        assert done.stderr.count("failed: ppp-state/hiql\n") == (code == 2)
 
 
 def test_sweeps_list_the_tables(project):

@@ -11,6 +11,7 @@ import torch
 
 from common.data.buffer import Buffer
 from common.data.goals import GoalLaw, GoalShares
+from common.foundation.messages import keeping_warnings
 from common.training.diagnosis import Watch, reward_problems, value_problems
 from common.training.offline import Trainer
 from tests.faults.report import Tally, ending
@@ -88,8 +89,8 @@ def told_once(place: Path) -> Tally:
     tally = Tally("a problem that lasts, goes and comes back")
     place.mkdir(parents=True, exist_ok=True)
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        watch = Watch(place)
+    with contextlib.redirect_stdout(said), keeping_warnings(place):
+        watch = Watch()
         for step, problems in enumerate(({"a": "x"}, {"a": "x"}, {}, {"a": "x", "b": "y"})):
             watch.report(step, problems)
     lines = (place / "warnings.txt").read_text().splitlines()

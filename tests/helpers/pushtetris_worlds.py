@@ -20,6 +20,7 @@ def make_env(pixels: bool = False, **changes: Any) -> gym.Env:
 
 def put(env: gym.Env, poses: np.ndarray) -> None:
     """Put agent and pieces at poses (N + 1, 3)."""
-    env._plane = Plane([rules.PIECES[name] for name in env._names], poses)
+    env._plane = Plane([rules.PIECES[name] for name in env._names])
+    env._plane.place(poses)
     env._poses = env._plane.poses
     env._look()

@@ -3,11 +3,14 @@
 What is in them is made up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.foundation.files import csv_text, write_json
+import torch
+
+from common.foundation.files import csv_text, read_json, write_json
+from common.runs import checkpoint
 from common.settings.config import compose
 
 GIT = {"commit": "0123456789abcdef", "dirty": False}
@@ -68,6 +71,22 @@ def add_evaluation(
     }
     write_json(folder / "metrics.json", metrics)
     return folder
+
+
+def add_checkpoint(
+    run: Path, step: int, which: str = "last", data: Mapping[str, Any] | None = None
+) -> str:
+    """A checkpoint without parameters in the folder of a run; returns its checksum."""
+    file = run / f"{which}.safetensors"
+    checkpoint.save(file, {"x": torch.zeros(1)}, {"step": step, "data": data})
+    return checkpoint.summary(file)[1]
+
+
+def add_origin(evaluation: Path, checksum: str, data: Mapping[str, Any] | None = None) -> None:
+    """Let an evaluation say of which checkpoint it is, and what that one learned from."""
+    metrics = read_json(evaluation / "metrics.json")
+    origin = {"checkpoint_checksum": checksum, "data": data}
+    write_json(evaluation / "metrics.json", metrics | origin)
 
 
 def _provenance() -> dict[str, Any]:

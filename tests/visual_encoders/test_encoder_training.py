@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from common.runs import checkpoint
 from common.runs.folders import run_path, train_name
 from common.runs.metrics import MetricsLog, Tracker
 from common.settings.config import compose
-from datasets.store import Dataset
+from datasets.store import Dataset, episode_path
 from tests.helpers.crashes import Crash, fail_at, refusal
 from tests.helpers.point_world import PointWorld
 from tests.helpers.training import free_port, logged, start
@@ -73,7 +74,10 @@ DLP = (
 class Drawn:
     """`count` images (n, S, S, 3), drawn from their numbers (n,)."""
 
-    origin = MappingProxyType({})
+    origin, split = MappingProxyType({}), "train"
+
+    def source(self) -> dict[str, str]:
+        return {"place": "drawn", "content": "0"}
 
     def __init__(self, count: int, read: Callable[[np.ndarray], np.ndarray]) -> None:
         self.count, self.read = count, read
@@ -336,6 +340,26 @@ def test_two_processes_compute_the_gradients_of_one(overrides, noise_data, tmp_p
     for name in ("train", "valid"):
         for row, row2 in zip(rows(one, name), rows(two, name), strict=True):
             assert row == pytest.approx(row2, rel=1e-4)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_encoder_s_run_knows_its_images(split, overrides, noise_data, tmp_path, capsys):
+    data = shutil.copytree(noise_data, tmp_path / "own")
+    short = [*overrides, f"data_dir={data}", "encoder.updates_per_epoch=1"]
+
+    def once(epochs: int, *more: str) -> None:
+        train.run(compose([*short, f"encoder.vqvae.epochs={epochs}", *more]))
+
+    once(1)
+    shutil.copy(episode_path(data / "noise", "train", 2), episode_path(data / "noise", split, 0))
+    kind = {"train": "dataset", "val": "validation"}[split]
+    assert f"learned from other data: {kind} {data}/noise (" in refusal(once, 1)
+    capsys.readouterr()
+    once(2, "allow_changed_data=true")
+    assert f"  changed: {kind} {data}/noise (" in capsys.readouterr().out
+    once(3)
+    starts = json.loads((folder_of(compose(short)) / "provenance.json").read_text())
+    assert len(starts) == 3 and starts[0]["data"] != starts[1]["data"] == starts[2]["data"]
 
 
 # --- mistakes -------------------------------------------------------------------------------------

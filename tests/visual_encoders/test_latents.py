@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from common.foundation.errors import UserError
 from datasets.convert import export_npz
 from datasets.filling import exclusive
 from datasets.npz_dataset import NpzDataset
-from datasets.store import Dataset
+from datasets.store import Dataset, episode_path
 from tests.helpers.crashes import Crash, fail_at
 from tests.helpers.datasets import record
 from tests.helpers.encoder_folders import encode_here, load, vqvae_folder
@@ -217,6 +218,22 @@ def test_other_encoders_counts_views_and_data_have_folders_of_their_own(dataset,
     assert len({base.folder, *folders}) == 5
     same = replace(dataset, header=dataset.header | {"command": "another"})
     assert LatentStore.of(same, again, VIEWS).folder == base.folder  # a copy, made elsewhere
+
+
+def test_latents_of_images_that_were_replaced_are_refused(dataset, encoder, capsys) -> None:
+    """Also those of an earlier version, which takes the images over that it finds first."""
+    store = encode_here(dataset, encoder, VIEWS)
+    header = json.loads((store.folder / "header.json").read_text())
+    older = {key: header[key] for key in header if key not in ("images", "checksum")}
+    (store.folder / "header.json").write_text(json.dumps(older))
+    store.read(EPISODES)
+    assert "images not recorded so far" in capsys.readouterr().out
+    assert json.loads((store.folder / "header.json").read_text()) == header
+    shutil.copy(*(episode_path(dataset.folder, "train", index) for index in (1, 0)))
+    changed = LatentStore.of(dataset, encoder, VIEWS)
+    assert changed.folder == store.folder and changed.digest(EPISODES) == store.digest(EPISODES)
+    with pytest.raises(UserError, match=r"is of other latents \(images=\w+, not \w+\); move the"):
+        changed.read(EPISODES)
 
 
 def test_latents_under_a_wrong_name_are_refused(dataset, encoder, tmp_path):

@@ -28,6 +28,7 @@ from datasets.store import Dataset
 from envs.make import make_world
 from tests.conftest import TINY
 from tests.helpers import manipobj_worlds, pushtetris_worlds
+from tests.helpers.crashes import refusal
 from tests.helpers.datasets import record
 from tests.helpers.encoder_folders import dlp_folder, encode_here, load, vqvae_folder
 from visual_encoders import encode
@@ -251,6 +252,27 @@ def test_sets_of_another_size_are_acted_on(trained):
     setup, *_ = load_agent(trained["ec-sgiql"], CPU, configure=configure)
     assert setup.observation.shape == (9, FEATURES)
     assert len(run(setup, 3).rows) == 3
+
+
+# Going on.
+
+
+def test_an_agent_s_run_knows_its_encoder_and_latents(place, settings, tmp_path) -> None:
+    data = shutil.copytree(place, tmp_path / "own", symlinks=True)
+    more = [*AGENTS["ec-iql"], f"data_dir={data}", f"rep_model_checkpoint={data / 'dlp'}"]
+    train.run(settings(*more))
+    marks = next(data.glob("tiny-dlp-*")) / "episodes.npy"
+    stored = marks.read_bytes()
+    np.save(marks, np.load(marks)[[1, 0, 2]])  # as another machine's would be
+    line = refusal(lambda: train.run(settings(*more, "steps=3")))
+    assert "learned from other data: latents " in line and line.count("/tiny-dlp-") == 2
+    marks.write_bytes(stored)
+    hparams, weights = load_folder(data / "dlp")
+    save_folder(data / "dlp", hparams | {"note": "exported again"}, weights)
+    encode_here(Dataset.open(data, "tiny"), load("dlp", data / "dlp"), views=1)
+    line = refusal(lambda: train.run(settings(*more, "steps=3")))
+    assert f"learned from other data: encoder {data}/dlp (content " in line
+    train.run(settings(*more, "steps=3", "allow_changed_data=true"))
 
 
 # Mistakes.

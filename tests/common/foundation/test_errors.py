@@ -14,6 +14,7 @@ from common.foundation.errors import UserError, one_line_errors
 def test_what_a_message_quotes_cannot_break_its_line():
     error = UserError("task=a\nb\x1b[2J\u2028 is not known; ä is")
     assert str(error) == "task=a\\nb\\x1b[2J\\u2028 is not known; ä is"
+    assert str(UserError(error)) == str(error)  # Gymnasium raises an error of its workers so
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,17 +234,20 @@ def job(tmp_path: Path, name: str, script: str) -> Job:
     return Job(name, [sys.executable, "-c", script], tmp_path / "logs" / f"{name}.log")
 
 
-def test_a_failure_ends_the_jobs_that_run_and_starts_no_more(tmp_path, capsys):
+def test_failures_leave_the_other_jobs_alone_and_are_told_at_the_end(tmp_path, capsys):
     slow = "import time, pathlib; time.sleep(0.6); pathlib.Path('slow').touch()"
     jobs = [
         job(tmp_path, "bad", "print('what went wrong'); raise SystemExit(2)"),
         job(tmp_path, "slow", slow.replace("'slow'", f"'{tmp_path}/slow'")),
-        job(tmp_path, "never", f"import pathlib; pathlib.Path('{tmp_path}/never').touch()"),
+        job(tmp_path, "worse", "raise SystemExit('it went wrong again')"),
+        job(tmp_path, "last", f"import pathlib; pathlib.Path('{tmp_path}/last').touch()"),
     ]
-    with pytest.raises(UserError, match=r"bad failed, see .*bad\.log; the same command continues"):
+    named = r"bad, worse failed, see .*bad\.log, .*worse\.log; the same command continues"
+    with pytest.raises(UserError, match=named):
         run_all(jobs, at_once=2)
-    assert (tmp_path / "slow").exists() and not (tmp_path / "never").exists()
-    assert "what went wrong" in capsys.readouterr().out
+    assert (tmp_path / "slow").exists() and (tmp_path / "last").exists()
+    _, told = capsys.readouterr().out.split("bad: failed, at last it said\n")
+    assert re.match(r"what went wrong\n.* worse: failed, at last it said\nit went .* again\n", told)
 
 
 def test_a_signal_is_passed_on_once_and_the_rest_is_left(tmp_path):

@@ -55,6 +55,8 @@ def test_an_agent_to_take_away_is_the_agent_without_its_moments(run, evaluation,
     assert step == 2 and settings == (run / "config.json").read_text()
     figures = json.loads((folder / "figures.json").read_text())
     assert figures["updates"] == 2 and figures["dataset"] == "tiny"
+    found = json.loads((evaluation / "metrics.json").read_text())
+    assert figures["data"] == found["data"] and found["data"]["dataset"]["episodes"] == 6
     assert figures["evaluations"]["short"]["episodes"] == 1
     assert figures["evaluations"]["short"]["success"]["count"] == 1
 
@@ -93,6 +95,12 @@ def test_evaluations_of_another_agent_are_refused(run, evaluation, tmp_path):
     with pytest.raises(UserError, match="is no finished evaluation"):
         ship.ship(tmp_path / "mine", other, [tmp_path])
     assert not (tmp_path / "mine").exists()
+
+
+def test_evaluations_of_an_earlier_checkpoint_are_refused(run, evaluation, tiny_config, tmp_path):
+    train.run(tiny_config("steps=3", "run_name=run", "save_video=false"))
+    with pytest.raises(UserError, match=r"as it was after 2 updates, not as it is now; evaluate"):
+        ship.ship(tmp_path / "mine", run, [evaluation])
 
 
 def test_the_agents_that_come_with_the_code_load_and_are_small() -> None:

@@ -1,64 +1,162 @@
 """Sweeps through submitit: jobs of this machine, their errors, and what is refused beforehand."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import submitit  # noqa: F401  here: its set-up of logging would close streams that pytest captures
+from submitit.local.local import LocalJob
 
 from common.foundation.errors import UserError
-from common.settings import launch as sweeps
+from common.settings import sweeps
 from common.settings.config import ROOT
+from tests.helpers.processes import alive, children, wait_for
 
 LAUNCH = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
-# Every process of a job notes what it is and what it has with its peers; then the job fails.
+# Every process of a job notes what it is and what it has with its peers. Some jobs then fail.
 SCRIPT = """
-import json, os, sys
+import json, os, signal, sys, time
 from pathlib import Path
-from common.settings.launch import hydra_main
 from common.foundation.errors import UserError
+from common.foundation.processes import stop_on_signal
+from common.settings.launch import hydra_main
 
 @hydra_main
 def main(config):
-    import torch
     from common.training.team import make_team
 
     with make_team("cpu", 1) as team:
+        import torch
         mean = team.average(torch.tensor(float(team.rank)))
         note = {"size": team.size, "mean": float(mean), "command": sys.argv, "run": config.run_name}
         Path(f"{config.seed}-{team.rank}.json").write_text(json.dumps(note))
-    raise UserError("a dataset is missing")
+    if config.seed == 3:
+        raise UserError("a dataset is missing")
+    if config.seed == 4:
+        raise ArithmeticError("no luck")
+    if config.seed == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.seed == 6:
+        with stop_on_signal() as received:
+            Path("waiting").touch()
+            while not received: time.sleep(0.01)
+            Path("saved").touch()
+        raise SystemExit(128 + received[0])
 
 if __name__ == "__main__":
     main()
 """
+FAILED = [
+    "  seed=3: a dataset is missing",
+    "  seed=4: ArithmeticError: no luck",
+]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    (folder / "script.py").write_text(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, "script.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextlib.contextmanager
+def waiting(folder: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """A sweep whose job of seed 6 has begun to wait for a signal."""
+    process = start(folder, *arguments)
+    try:
+        wait_for((folder / "waiting").exists, 300)
+        yield process
+    finally:
+        if process.poll() is None:
+            for child in children(process.pid):
+                os.kill(child, signal.SIGTERM)
+            process.kill()
+
+
+def finish(process: subprocess.Popen) -> tuple[int, list[str]]:
+    """Exit code, and lines of stderr."""
+    errors = process.communicate()[1].splitlines()
+    return process.returncode, errors
+
+
+def notes(folder: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def test_a_sweep_runs_every_job_and_lists_what_failed(tmp_path: Path) -> None:
+    code, errors = finish(start(tmp_path, "-m", "seed=2,3,4,7"))
+    assert code == 2
+    assert errors[-3:] == ["2 of 4 jobs failed:", *FAILED]
+    assert sorted(notes(tmp_path)) == ["2-0", "3-0", "4-0", "7-0"]
+    assert errors.count("error: a dataset is missing") == 1
+    assert sum(line.startswith("Traceback") for line in errors) == 1  # the fault's
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_whole_sweep(number: int, code: int, tmp_path: Path) -> None:
+    with waiting(tmp_path, "-m", "seed=3,6,7") as process:
+        process.send_signal(number)
+        ended, errors = finish(process)
+    assert ended == code and (tmp_path / "saved").exists()
+    assert errors[-2:] == ["1 of 2 jobs failed:", FAILED[0]]
+    assert "7-0" not in notes(tmp_path)
+
+
+def test_all_submitted_jobs_run_and_those_that_failed_or_died_are_listed(tmp_path: Path) -> None:
+    code, errors = finish(start(tmp_path, *LAUNCH, "seed=3,5,4,7"))
+    assert code == 2
+    heading, first, second, third = errors[-4:]
+    assert (heading, first, third) == ("3 of 4 jobs failed:", *FAILED)
+    assert re.match(r"  seed=5: Job \d+ .* has not produced any output", second)
+    assert sorted(notes(tmp_path)) == ["3-0", "4-0", "5-0", "7-0"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_jobs_of_this_machine(number: int, code: int, tmp_path: Path) -> None:
+    with waiting(tmp_path, *LAUNCH, "seed=6") as process:
+        jobs = children(process.pid)
+        process.send_signal(number)
+        assert finish(process)[0] == code
+    assert jobs and not any(map(alive, jobs)) and (tmp_path / "saved").exists()
+
+
+def test_jobs_of_a_cluster_go_on_and_are_named(monkeypatch, capsys) -> None:
+    ended = []
+    monkeypatch.setattr(os, "kill", lambda number, signal: ended.append(number))
+    here = LocalJob("folder", "12")
+    monkeypatch.setattr(LocalJob, "done", lambda job: bool(ended))
+    there = [SimpleNamespace(job_id=f"{n}", done=lambda n=n: n == 34) for n in (34, 35, 36)]
+    sweeps.stop_jobs([there[0], here, *there[1:]])
+    assert ended == [12]
+    assert capsys.readouterr().out == "these jobs go on, to be ended by scancel: 35 36\n"
 
 
 def test_tasks_of_a_job_are_a_team_and_its_error_reaches_the_launcher(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
     overrides = ["seed=range(3,4)", "run_name=run_${seed}", "hydra.launcher.tasks_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, "script.py", *LAUNCH, *overrides],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    first, second = done.stderr.splitlines()
-    assert first.startswith("Error executing job with overrides: ['seed=3', ")
-    assert second == "error: a dataset is missing"
-    notes = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
-    assert sorted(notes) == ["3-0", "3-1"]
-    assert {(note["size"], note["mean"], note["run"]) for note in notes.values()} == {
+    code, errors = finish(start(tmp_path, *LAUNCH, *overrides))
+    assert code == 2
+    assert errors[0].startswith("Error executing job with overrides: ['seed=3', ")
+    assert errors[1] == "error: a dataset is missing"
+    found = notes(tmp_path)
+    assert sorted(found) == ["3-0", "3-1"]
+    assert {(note["size"], note["mean"], note["run"]) for note in found.values()} == {
         (2, 0.5, "run_3")
     }
-    assert notes["3-1"]["command"][:2] == ["script.py", "seed=3"]  # what repeats it
+    assert found["3-1"]["command"][:2] == ["script.py", "seed=3"]  # what repeats it
     (log,) = tmp_path.glob("output/multirun/.submitit/*/*_0_log.err")
     assert "error: a dataset is missing" in log.read_text()
 
@@ -103,7 +201,7 @@ def test_a_missing_package_is_named(present, alone, monkeypatch) -> None:
 def test_torchrun_trains_one_agent(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="-m starts one run after the other, torchrun one run"):
-        sweeps.uses_submitit(["-m", "seed=0,1"])
+        sweeps.is_sweep(["-m", "seed=0,1"])
 
 
 def test_faults_and_stops_of_a_job_are_errors_of_the_sweep(monkeypatch, capsys) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from common.foundation.video import save_picture, save_video
 from common.paper import records, tables
 from common.tools import report
-from tests.helpers.run_folders import add_evaluation, add_run
+from tests.helpers.run_folders import add_checkpoint, add_evaluation, add_origin, add_run
 
 CELL = "ppp-state/ec-sgiql"
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
@@ -196,6 +196,16 @@ def test_the_newest_evaluation_of_each_variant_counts(run, tmp_path):
     plain = add(tmp_path, "", "b", age=40)
     found = {variant: folder for variant, (folder, _) in report.evaluations(run).items()}
     assert found == {"as trained": plain, "subgoals": newest}
+
+
+def test_an_evaluation_of_an_earlier_checkpoint_is_called_so(tmp_path):
+    run = add_run(tmp_path, CELL, 0)
+    for variant, step in (("old", 20), ("new", 30)):
+        folder = add(tmp_path, variant, variant, updates=step)
+        add_origin(folder, add_checkpoint(run, step))
+    assert set(report.evaluations(run)) == {"old, before it learned on", "new"}
+    page = report.make_report([run])
+    assert "Evaluation old, before it learned on" in page and "Evaluation new<" in page
 
 
 @pytest.mark.parametrize(

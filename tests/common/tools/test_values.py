@@ -1,6 +1,7 @@
 """The table of V(s, g), with values that are known."""
 
 import math
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import train
 from common.data.wants import Transitions
 from common.runs.folders import run_path
 from common.tools import values
+from datasets.store import episode_path
 from tests.helpers.buffers import make
 
 GAMMA, STEP = 0.9, 10
@@ -81,6 +83,16 @@ def test_a_run_is_described(agent, tiny_config, capsys, monkeypatch):
     heading, columns, *rows = capsys.readouterr().out.splitlines()
     assert heading == f"{run_path(config)}, 1 updates, gamma {config.gamma}"
     assert columns.split()[-1] == "progress" and [row.split()[0] for row in rows][:2] == ["0", "5"]
+
+
+def test_other_data_than_the_run_s_are_told(tiny_data, tiny_config, tmp_path):
+    data = shutil.copytree(tiny_data, tmp_path / "own")
+    config = tiny_config("agent=iql", "steps=1", f"data_dir={data}")
+    train.run(config)
+    shutil.copy(*(episode_path(data / "tiny", "train", index) for index in (1, 0)))
+    heading, told, columns, *_ = values.describe(str(run_path(config))).splitlines()
+    assert told.startswith(f"not the data it learned from: dataset {data}/tiny (6 episodes, 150")
+    assert "1 updates" in heading and "progress" in columns
 
 
 def test_an_agent_without_values_is_refused(tiny_config, capsys, monkeypatch):

@@ -11,6 +11,7 @@ from agents.observations.kinds import make_observation
 from common.data.replay import Replay
 from common.foundation.errors import UserError
 from common.runs import checkpoint
+from common.runs.loading import goal_law
 from common.runs.setup import Setup
 from common.settings.config import compose
 from common.settings.schema import SettingError
@@ -270,7 +271,7 @@ def test_a_replay_larger_than_memory_is_refused(make_run):
 
 
 def test_an_episode_longer_than_the_replay_is_a_mistake():
-    law = compose([])
+    law = goal_law(compose([]))
     replay = Replay(
         4, (1,), torch.float32, 1, {}, None,
         goals=law, own_goals=False, done_signal=False, normalise=lambda x: x, device=CPU,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -17,6 +18,7 @@ from common.evaluation import evaluate as evaluation_run
 from common.foundation.errors import UserError, one_line_errors
 from common.runs import checkpoint
 from common.settings.config import compose
+from datasets.store import episode_path
 from tests.helpers.crashes import fail_at
 from tests.helpers.training import (
     RHYTHM,
@@ -211,6 +213,17 @@ def test_processes_that_see_different_folders_are_refused(tiny_config, tmp_path,
 
     assert together(config, elsewhere) == [2, 2]
     assert "do not see the same" in capfd.readouterr().err
+
+
+def test_changed_data_are_refused_in_one_line(tiny_data, tiny_config, tmp_path, capfd):
+    data = shutil.copytree(tiny_data, tmp_path / "own")
+    config = tiny_config("steps=2", "log_freq=2", f"data_dir={data}", "save_video=false")
+    assert together(config) == [0, 0]
+    shutil.copy(*(episode_path(data / "tiny", "train", index) for index in (1, 0)))
+    capfd.readouterr()
+    assert together(config) == [2, 2]
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(said) == 1 and "learned from other data" in said[0]
 
 
 def test_graphs_are_for_one_process():

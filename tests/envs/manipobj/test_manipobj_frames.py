@@ -20,7 +20,7 @@ def test_frames_are_ogbench_s():
     """In every view, down to the last bit, for the same state and colours."""
     size = {"width": 128, "height": 128}
     theirs = ogbench_env("data_collection", **size)
-    ours = make_env("manipobj-v0", num_cubes=3, **size)
+    ours = make_env("manipobj-v0", num_cubes=3, render_mode="rgb_array", **size)
     ours.reset(seed=1)
     copy_state(theirs, ours)
     for ids, color in zip(theirs._cube_geom_ids_list, ours._cube_colors, strict=True):

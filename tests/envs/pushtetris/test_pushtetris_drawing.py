@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 
 from envs.pushtetris import rules
-from envs.pushtetris.drawing import (
-    AGENT,
-    BACKGROUND,
-    INDICES,
-    PALETTE,
-    TARGET,
-    WALL,
-    Painter,
-    Shapes,
-)
+from envs.pushtetris.drawing import Painter, Shapes
+from envs.pushtetris.palette import AGENT, BACKGROUND, INDICES, PALETTE, TARGET, WALL
 
 # Twelve scenes of all seven pieces, drawn by pymunk 7.3.1's `pygame_util.DrawOptions` with pygame
 # 2.6.1 on 512 x 512 pixels (polygons with radius 2, circles without the line of their angle), of
-# which every 4th pixel is kept: `names`, `poses` and `pictures` as palette indices.
+# which every 4th pixel is kept: `names`, `poses` and `pictures` as palette indices. Sixteen more
+# are of pieces that cross the border, with the `orders` in which the simulator has the shapes.
 GOLDEN = Path(__file__).parents[2] / "golden" / "pushtetris_pygame.npz"
+BORDER = GOLDEN.with_name("pushtetris_border.npz")
 FAR = np.array([64.0, 64.0, 0.0])  # a place for the agent
 
 
@@ -35,6 +29,17 @@ def test_pictures_are_those_of_pygame():
         scenes = zip(golden["names"], golden["poses"], golden["pictures"], strict=True)
         for names, poses, expected in scenes:
             picture = Painter(128).scene(Shapes.of(list(names)), poses)
+            np.testing.assert_array_equal(picture, expected)
+
+
+def test_pieces_that_cross_the_border_are_those_of_pygame():
+    """Lines begin where they come in, and crossings are rounded towards zero."""
+    with np.load(BORDER) as golden:
+        scenes = zip(
+            *(golden[key] for key in ("names", "poses", "orders", "pictures")), strict=True
+        )
+        for names, poses, order, expected in scenes:
+            picture = Painter(128).scene(Shapes.of(list(names)), poses, order=order)
             np.testing.assert_array_equal(picture, expected)
 
 

@@ -248,7 +248,7 @@ def test_collected_data_look_like_the_reference_s():
     world = worlds.make_world(mode="data_collection")
     env = world.make().unwrapped
     policy, rows, actions = world.collector(env, COLLECT), [], []
-    for seed in range(6):
+    for seed in range(6, 12):
         observation, info = env.reset(seed=seed)
         policy.reset(observation, info, np.random.default_rng(seed))
         for _ in range(400):
