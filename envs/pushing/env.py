@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from envs.environment import Environment
 from envs.pushing import rules
 from envs.pushing.modes import make_mode
 from envs.pushing.physics import FALLEN, Table
@@ -25,7 +26,7 @@ OB_TYPES = ("states", "pixels")
 CAMERAS = ("front", "side")
 
 
-class PushingEnv(gym.Env):
+class PushingEnv(Environment):
     """N objects that a pusher has to bring to their goals.
 
     Args:
@@ -100,8 +101,8 @@ class PushingEnv(gym.Env):
 
     # Steps.
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Apply one action (3,), 0.316 s; the time limit truncates, not this."""
+    def _advance(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One action (3,) takes 0.316 s."""
         before = self._objects
         self.table.move(action)
         self._look()
@@ -161,7 +162,7 @@ class PushingEnv(gym.Env):
         hidden[:, 3] = 0
         masks = []
         for camera in self._cameras:
-            seen, empty = (self._table.draw(camera, own) for own in (self._colors, hidden))
+            seen, empty = (self.table.draw(camera, own) for own in (self._colors, hidden))
             masks.append((seen != empty).any(axis=-1))
         return np.stack(masks)
 
@@ -169,9 +170,7 @@ class PushingEnv(gym.Env):
         """Draw all cameras side by side (height, cameras * width, 3), for people to look at."""
         return side_by_side(self._frames())
 
-    def render(self) -> np.ndarray | None:
-        """Return `frame()` with render_mode "rgb_array", else nothing."""
-        return self.frame() if self.render_mode == "rgb_array" else None
+    _draw = frame
 
     def subgoal_frame(self, state: np.ndarray) -> np.ndarray:
         """Draw `frame` with the pusher and the objects of a state (S,) as ghosts."""
