@@ -131,7 +131,8 @@ def test_a_signal_stops_the_jobs_of_this_machine(number: int, code: int, tmp_pat
         jobs = children(process.pid)
         process.send_signal(number)
         assert finish(process)[0] == code
-    assert jobs and not any(map(alive, jobs)) and (tmp_path / "saved").exists()
+    assert jobs and (tmp_path / "saved").exists()
+    wait_for(lambda: not any(map(alive, jobs)))
 
 
 def test_jobs_of_a_cluster_go_on_and_are_named(monkeypatch, capsys) -> None:
