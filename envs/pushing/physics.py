@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.pushing import rules
-from envs.rendering import add_ghost, shared_renderer, without_backend
+from envs.rendering import add_ghost, check_process, shared_renderer, without_backend
 
 with without_backend():
     import mujoco
@@ -135,6 +135,7 @@ class Table:
         self, camera: str, colors: np.ndarray, scene_callback: Callable | None = None
     ) -> np.ndarray:
         """Draw a frame (height, width, 3) uint8; objects are in RGBA `colors` (N, 4)."""
+        check_process()
         renderer = shared_renderer(self._model, *self._size, self._quality)
         self._model.geom_rgba[self._geoms] = colors[:, None]  # the model is not this table's own
         mujoco.mj_kinematics(self._model, self._data)  # leaves the solver's warm start alone
