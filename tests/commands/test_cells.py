@@ -11,7 +11,7 @@ import pytest
 from common.foundation.registry import AGENTS, IMAGE_KINDS
 from common.paper import experiments
 from common.paper.experiments import as_overrides
-from common.settings.config import Config, compose, known_keys
+from common.settings.config import Config, compose, known_keys, learns_online
 from common.settings.overrides import check_arguments
 from envs.make import make_world
 from envs.ogbench.tasks import TASKS
@@ -64,6 +64,9 @@ def test_every_training_has_its_dataset():
         assert training.run_name == f"{name.replace('/', '_')}_7"
         if training.ogbench:
             assert training.train_dataset_name == training.task
+            continue
+        if learns_online(training.agent):
+            assert training.train_dataset_name is None
             continue
         collection = collected[training.train_dataset_name]
         header = make_world(collection).describe()
