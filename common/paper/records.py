@@ -144,7 +144,7 @@ def _load(path: Path, types: Mapping[str, str]) -> pd.DataFrame:
             na_values=empty,
         )
         for name in LATER & types.keys() - {*frame}:
-            frame.insert(list(types).index(name), name, "")
+            frame.insert(min(list(types).index(name), frame.shape[1]), name, "")
         if list(frame) != list(types):
             raise ValueError(f"its columns are not {', '.join(types)}")
     except (OSError, ValueError) as error:
