@@ -23,7 +23,9 @@ MADE = ("output/", "results/mine", "results/agents/MINE", "datasets/data", "visu
 OURS = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
 SCRIPTS = ("train.py", "evaluate.py", "collect.py")
 LISTS = ("collect", "train_encoder", "train", "eval")  # scripts of commands/ that list their names
-OTHERS = {"VENV", "PYTHON", "OMP_WAIT_POLICY", "launcher"} | set(KEYS)  # keys that config.yaml does not have
+OTHERS = {"VENV", "PYTHON", "OMP_WAIT_POLICY", "launcher"} | set(
+    KEYS
+)  # keys that config.yaml does not have
 LONGEST = 150  # lines of the README
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
