@@ -40,7 +40,7 @@ class IQL(Agent):
 
     def __init__(self, settings: IQLSettings, context: AgentContext) -> None:
         super().__init__(settings, context)
-        self.value_range = -1 / (1 - context.gamma), 0.0
+        self.value_range = context.reward_range[0] / (1 - context.gamma), 0.0
         networks, device = context.networks, context.device
         self.value = networks.value().to(device)
         self.critic = networks.critic(2).to(device)

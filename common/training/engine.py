@@ -98,6 +98,11 @@ def make_updates(
         tell(note)
     fetched = buffer.obs.device.type != device.type
     if config.updates_per_graph > 1:
+        if buffer.grows:
+            raise UserError(
+                f"updates_per_graph={config.updates_per_graph} needs data that stay as they are, "
+                f"and agent={agent.name} learns while it acts; use updates_per_graph=1"
+            )
         if fetched:
             raise UserError(
                 f"updates_per_graph={config.updates_per_graph} needs the training data on the "
@@ -123,10 +128,10 @@ def _problem(config: Config, agent: Any, buffer: Buffer, processes: int) -> str 
     """Why critics and policies cannot be updated in two processes, if they cannot."""
     if processes > 1:
         return f"{processes} processes share each batch already"
-    if not agent.judges:
-        return f"agent={agent.name} has no critics"
     if buffer.grows:
         return f"agent={agent.name} learns while it acts"
+    if not agent.judges:
+        return f"agent={agent.name} has no critics"
     if agent.context.device.type != "cpu":
         return "the device is not the CPU"
     if config.arch_eit.dropout > 0:

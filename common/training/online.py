@@ -191,7 +191,12 @@ def make_replay(config: Config, setup: Setup) -> Replay:
     """
     world, observation, online = setup.world, setup.observation, config.online
     own_goals = isinstance(world, GoalWorld)
-    fields = _reward_columns(config, world)
+    if own_goals and world.goal_dim != world.state_dim:
+        raise UserError(
+            f"env_kwargs.{world.section}.mode={world.settings.mode} has goals of fewer objects "
+            "than states, which nothing learns from; train with another and act in this one"
+        )
+    fields = _reward_columns(config, world) if setup.agent.wants.rewards else {}
     episode = online.max_episode_steps or world.learning_steps
     cycle = online.envs_per_cycle * episode
     if online.replay_transitions < cycle:

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 
 from agents.observations.kinds import make_observation
 from common.data.replay import Replay
+from common.data.wants import Transitions
 from common.foundation.errors import UserError
 from common.runs import checkpoint
 from common.runs.loading import goal_law
@@ -18,6 +19,7 @@ from common.settings.schema import SettingError
 from common.training.online import Experience, make_replay
 from common.training.team import Team
 from datasets.store import Dataset
+from envs.make import make_world
 from tests.faults import kills
 from tests.helpers.point_world import PointWorld, point_world
 
@@ -43,6 +45,8 @@ class Course(FarCourse):
 
 class Explorer:
     """Walks at random, remembers how often it was asked, and looks at what it sees."""
+
+    wants = Transitions()
 
     def begin(self, goal):
         return TensorDict({"asked": torch.zeros(())})
@@ -263,6 +267,20 @@ def test_the_oldest_episodes_make_room(make_run):
 def test_a_replay_smaller_than_a_cycle_is_refused(make_run):
     with pytest.raises(UserError, match=r"online.replay_transitions=17 is less than the 18 of 3"):
         make_run("run", "online.replay_transitions=17")
+
+
+def test_goals_of_fewer_objects_are_refused():
+    overrides = [
+        "agent=td3",
+        "task=pushing-v0",
+        "obs=ec_state",
+        "env_kwargs.pushing.mode=sort_push",
+    ]
+    config = compose(overrides)
+    world = make_world(config)
+    setup = Setup(Explorer(), world, make_observation(config.obs, world), None)
+    with pytest.raises(UserError, match="mode=sort_push has goals of fewer objects than states"):
+        make_replay(config, setup)
 
 
 def test_a_replay_larger_than_memory_is_refused(make_run):
