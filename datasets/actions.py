@@ -45,7 +45,7 @@ def check_actions(blocks: Iterable[np.ndarray], spec: ActionSpec, data: str, cli
 
 
 def find_misfit(blocks: Iterable[np.ndarray], spec: ActionSpec) -> Misfit | None:
-    """What is wrong with the scale of actions; None if nothing is. Arguments as `check_actions`."""
+    """Fault in the scale of actions; None if nothing is. Arguments as `check_actions`."""
     low, high, beyond, one_hot = _survey(blocks, spec.size)
     sizes = np.maximum(-low, high)
     farthest = int(sizes.argmax())

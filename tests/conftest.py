@@ -37,7 +37,7 @@ TINY = (
 
 @pytest.fixture(autouse=True)
 def own_messages() -> Iterator[None]:
-    """What is told once is told once a test."""
+    """Lines that a command tells once are told once a test."""
     with lines_to(Terminal()):
         yield
 

@@ -42,7 +42,7 @@ class Objects(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """What each particle of a set finds in another: (B, V, P) each.
+    """Findings of each particle of a set in another: (B, V, P) each.
 
     Attributes:
         partner: index of the other set's object that looks most like it. distance: L1, to its

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Exploration:
-    """How much an episode explores, by its number in the run.
+    """Amount of exploration in an episode, by its number in the run.
 
     Attributes:
         random_episodes: so many act by uniform actions alone.

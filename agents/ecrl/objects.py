@@ -98,7 +98,7 @@ def train_classifier(
 
 
 def on_objects(places: Tensor, masks: np.ndarray) -> Tensor:
-    """Whether positions (V, P, 2), row and column in [-1, 1], lie on an object: (V, P).
+    """True for positions (V, P, 2), row and column in [-1, 1], that lie on an object: (V, P).
 
     Args:
         masks: (V, H, W) booleans, the pixels in which an object is seen.

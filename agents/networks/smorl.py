@@ -14,7 +14,7 @@ from agents.observations.spec import ObservationSpec
 
 
 class ViewAttention(nn.Module):
-    """What a goal entity and a learned token gather from a view's entities: (K, B, 3 E).
+    """Gatherings of a goal entity and a learned token from a view's entities: (K, B, 3 E).
 
     Plain attention, without residuals and norms; then the goal's embedding.
     """

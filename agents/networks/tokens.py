@@ -17,7 +17,7 @@ TOKEN_STD = 0.02  # of learned tokens and of the views' vectors
 
 
 def split_hidden(x: Tensor, spec: ObservationSpec) -> tuple[Tensor, Tensor | None]:
-    """What networks see of a set, and what is hidden of it: (..., N, D'), (..., N) or None.
+    """Part of a set that networks see, and what is hidden of it: (..., N, D'), (..., N) or None.
 
     Of particles the transparency is left out. Where all are hidden, none is.
     """

@@ -63,7 +63,7 @@ class Observation(ABC):
         dataset.column(self.column)
 
     def derived(self, dataset: EpisodeSource, div: int, workers: int) -> dict[str, tuple[str, str]]:
-        """What of its making is kept on disk: name -> place and digest. As for `Latents.open`."""
+        """Its makings that are kept on disk: name -> place and digest. As for `Latents.open`."""
         return {}
 
     def identities(self, episodes: int, generator: torch.Generator) -> Tensor:

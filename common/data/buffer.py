@@ -98,7 +98,7 @@ class Buffer:
         return torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
 
     def _at(self, column: Tensor, rows: Tensor) -> Tensor:
-        """What a column (R, ...) holds at rows (B, ...)."""
+        """Entries of a column (R, ...) at rows (B, ...)."""
         return column[rows]
 
     def _normalised(self, obs: Tensor) -> Tensor:

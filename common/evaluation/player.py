@@ -36,7 +36,7 @@ def episode_identities(observation: Observation, seed: int, episode: int) -> Ten
 
 @dataclass
 class Recording:
-    """What a recorded episode saw and did so far, one row more than actions at the end.
+    """Observations and actions of a recorded episode so far, one row more than actions at the end.
 
     Attributes:
         index: of the episode. identities: of its entities.
@@ -226,7 +226,7 @@ class Player:
                 episode.recording.actions.append(action)
 
     def _row(self, raw: np.ndarray, seen: Tensor) -> Any:
-        """What is recorded of a raw row that was observed as `seen`."""
+        """The record of a raw row that was observed as `seen`."""
         return seen.cpu() if self.observation.encoded else raw
 
     @staticmethod
@@ -281,7 +281,7 @@ class Player:
         return self.observation.encode(rows, identities)
 
     def _normalised(self, obs: Tensor) -> Tensor:
-        """What the agent sees, on its device."""
+        """Observations as the agent sees them, on its device."""
         return self.normaliser(obs.to(self._device))
 
     @property

@@ -26,7 +26,7 @@ Sources = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run learns from, and lines about what has changed there."""
+    """Data that a run learns from, and lines about what has changed there."""
 
     sources: Sources = field(default_factory=dict)
     remarks: Sequence[str] = ()

@@ -193,7 +193,7 @@ def _check_finite(column: Tensor, name: str, dataset: EpisodeSource) -> None:
 
 
 def goal_law(config: Config) -> GoalLaw:
-    """Where the goals of values and policies come from."""
+    """The law of the goals of values and policies."""
     return GoalLaw(_shares(config, "value"), _shares(config, "policy"), config.gamma)
 
 

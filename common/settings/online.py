@@ -26,7 +26,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class OnlineSettings:
-    """How much is acted before and between updates; `config.yaml` says what each is."""
+    """Amounts of acting before and between updates; `config.yaml` says what each is."""
 
     envs_per_cycle: int = setting(low=1)
     max_episode_steps: int | None = setting(low=2)

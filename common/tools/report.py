@@ -237,7 +237,7 @@ def _facts(
 
 
 def _data(sources: Sources | None) -> dict[str, str]:
-    """What was learned from, by its kind, as far as it is known."""
+    """The data that were learned from, by kind, as far as it is known."""
     return {name: describe_source(one) for name, one in (sources or {}).items()}
 
 

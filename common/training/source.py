@@ -23,7 +23,7 @@ class Source:
         return True
 
     def counts(self) -> dict[str, float]:
-        """How far it is, as columns beside those of evaluations."""
+        """Its progress, as columns beside those of evaluations."""
         return {}
 
     def figures(self) -> dict[str, float]:

@@ -49,7 +49,7 @@ PALETTE = np.array(
 
 @dataclass(frozen=True)
 class Scene:
-    """What is simulated besides the number of objects.
+    """Scene that is simulated, besides the number of objects.
 
     Attributes:
         size: of the table in x and y. home: x of the pusher at the start, y is 0.

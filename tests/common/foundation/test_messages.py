@@ -1,4 +1,4 @@
-"""What is told arrives: in the terminal, from workers and under Hydra, and in the run's folder."""
+"""Lines that are told arrive: in the terminal, from workers and under Hydra, and in the run's folder."""
 
 import ast
 import os
