@@ -77,7 +77,7 @@ def check_ends(
 
 
 def _find_rule(name: str) -> Rule | None:
-    """Reading of a column that tells the ends of episodes; None for one that has another meaning."""
+    """Reading of a column that tells the ends of episodes; None for one of another meaning."""
     last_part = re.split(r"[/.]", name.lower())[-1]
     return next((rule for names, rule in RULES.items() if re.fullmatch(names, last_part)), None)
 

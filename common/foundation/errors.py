@@ -51,7 +51,7 @@ def print_any_character() -> None:
 
 
 def user_error(error: Exception) -> UserError | None:
-    """The part of an error that the user can mend, if any: mistakes, long names, too little memory."""
+    """The part of an error that the user can mend, if any: mistakes, long names, lack of memory."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

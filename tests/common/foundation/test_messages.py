@@ -1,4 +1,4 @@
-"""Lines that are told arrive: in the terminal, from workers and under Hydra, and in the run's folder."""
+"""Lines that are told arrive: in the terminal, from workers and under Hydra, and in runs."""
 
 import ast
 import os
