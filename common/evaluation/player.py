@@ -141,16 +141,17 @@ class Player:
             self.clips[episode.index].add(view.frame, view.success, self._picture(episode))
         if reply.metrics is None:
             return False
-        about = {"episode": episode.index, "seed": episode.seed}
-        if episode.task is not None:
-            about["task"] = episode.task
         metrics = {name: reply.metrics[name] for name in self.world.metrics}
-        self.rows[episode.index] = about | metrics | episode.figures
         del self.live[slot]
         if episode.recording:
             self._record(episode, self._observe([episode.raw], [episode])[0])
             episode.recording.metrics = metrics
             self.recorder(episode.recording)
+            return True
+        about = {"episode": episode.index, "seed": episode.seed}
+        if episode.task is not None:
+            about["task"] = episode.task
+        self.rows[episode.index] = about | metrics | episode.figures
         return True
 
     @torch.inference_mode()
