@@ -31,7 +31,7 @@ cube) # one cube, as in PPP-Cube
     task=(task=manipobj-v0 env_kwargs.manipobj.num_cubes=1 env_kwargs.manipobj.p_push=0.2)
     collection=(env_kwargs.manipobj.mode=data_collection num_collect_episodes=1250 max_episode_steps=160)
     horizon=(gamma=0.95 sgiql.value_competence_radius=-17 sgiql.subgoal_steps=10 sgiql.num_subgoals=30)
-    learning=(arch_eit.n_head=8 arch_eit.init_std=0.1 sgiql.alpha=10 steps=8000 eval_freq=4000
+    learning=(arch_eit.n_head=8 arch_eit.init_std=0.1 sgiql.alpha=10 steps=7000 eval_freq=4000
         sgiql.ema_decay=0.998 sgiql.action_noise=0.2)
     evaluation=(max_episode_steps=300 num_eval_episodes=100)
     glance=20 ;;
