@@ -58,7 +58,7 @@ def _row(agent: Agent, buffer: Buffer, gamma: float, distance: int, seed: int) -
     def value(ahead: int) -> Tensor:
         """V of the state `ahead` steps on."""
         states, goals = buffer.observe(start + ahead), buffer.observe(start + distance)
-        return agent.learners["value"].averaged(states, goals)
+        return agent.value(states, goals)
 
     v = value(0)
     low, high = v.quantile(v.new_tensor(MIDDLE)).tolist()
