@@ -152,7 +152,8 @@ class IQL(Agent):
             action = policy(pad_rows(obs), pad_rows(target))[: len(obs)]
         if not self.settings.action_noise:
             return action
-        noise = [torch.randn(action.shape[1], generator=g) for g in timestep.generators]
+        size, own = action.shape[1], timestep.generators
+        noise = [torch.randn(size, generator=g, device=g.device) for g in own]
         noisy = action + self.settings.action_noise * torch.stack(noise).to(action)
         return noisy.clamp(-1, 1)
 
