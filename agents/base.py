@@ -51,11 +51,15 @@ class AgentContext:
     burst: int = 1
 
     def learner(
-        self, network: nn.Module, lr: float | None = None, max_norm: float | None = None
+        self,
+        network: nn.Module,
+        lr: float | None = None,
+        max_norm: float | None = None,
+        ema_decay: float = 0.0,
     ) -> Learner:
         """The optimiser of one network; its rate and gradient norm if they are its own."""
         lr, max_norm = lr or self.lr, max_norm or self.grad_clip_norm
-        options = self.lr_decay_steps, self.average, self.fused_adam
+        options = self.lr_decay_steps, self.average, self.fused_adam, ema_decay
         return Learner(network, lr, max_norm, *options)
 
     def batch_mean(self, x: Tensor) -> Tensor:

@@ -183,11 +183,12 @@ def parse() -> argparse.Namespace:
 def tables(runs: Sequence[Repetition]) -> list[Table]:
     """Tables of what finished runs reached, the range of it, and the time it took."""
     times = [run.durations() for run in runs if read_json(run.times)]
-    return [
+    found = [
         Table("Success and its 95 % interval, by run", [run.results() for run in runs]),
         Table("Success over the runs", spread(runs)),
         Table("Minutes of each phase; runs that were continued are left out", times),
     ]
+    return [table for table in found if table.rows]
 
 
 def main() -> None:

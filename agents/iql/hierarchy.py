@@ -41,7 +41,8 @@ class Hierarchy(IQL):
         self.wants = Transitions(settings.subgoal_k)
         self.subgoal_policy = self._make_subgoal_policy().to(context.device)
         if self.learns_subgoals:
-            self.learners["subgoal"] = context.learner(self.subgoal_policy)
+            subgoals = context.learner(self.subgoal_policy, ema_decay=settings.ema_decay)
+            self.learners["subgoal"] = subgoals
 
     def _make_subgoal_policy(self) -> nn.Module:
         return self.context.networks.subgoal_policy()
@@ -113,11 +114,17 @@ class Hierarchy(IQL):
             subgoal = subgoal.index_copy(0, rows, proposal.subgoal)
             if timestep.tell is not None:
                 timestep.tell(rows, proposal.table())
-        return self._follow(obs, subgoal), TensorDict({"subgoal": subgoal}, batch_size=step.shape)
+        memory = TensorDict({"subgoal": subgoal}, batch_size=step.shape)
+        return self._follow(timestep, subgoal), memory
+
+    @property
+    def acting_subgoal_policy(self) -> nn.Module:
+        """The subgoal policy with averaged parameters, if it is learned and there are such."""
+        return self.learners["subgoal"].averaged if self.learns_subgoals else self.subgoal_policy
 
     def propose(self, obs: Tensor, goal: Tensor, generators: list[torch.Generator]) -> Proposal:
         """New subgoals for R environments, here the only one that each has."""
-        predicted = self.subgoal_policy(pad_rows(obs), pad_rows(goal))[: len(obs)]
+        predicted = self.acting_subgoal_policy(pad_rows(obs), pad_rows(goal))[: len(obs)]
         return self.choose(predicted.unsqueeze(1), obs, goal, radius=None)
 
     def choose(
@@ -127,10 +134,10 @@ class Hierarchy(IQL):
         count = candidates.shape[1]
         flat = pad_rows(candidates.flatten(0, 1))  # (R*M, *shape)
         repeat = [pad_rows(x.repeat_interleave(count, dim=0)) for x in (obs, goal)]
-        rows = len(obs) * count
-        reach = self.value(repeat[0], flat)[:rows].view(-1, count)
-        remaining = self.value(flat, repeat[1])[:rows].view(-1, count)
-        direct = self.value(pad_rows(obs), pad_rows(goal))[: len(obs)]
+        rows, value = len(obs) * count, self.learners["value"].averaged
+        reach = value(repeat[0], flat)[:rows].view(-1, count)
+        remaining = value(flat, repeat[1])[:rows].view(-1, count)
+        direct = value(pad_rows(obs), pad_rows(goal))[: len(obs)]
         values = reach, remaining, direct, radius
         return Proposal(*select_subgoals(candidates, goal, *values), *values)
 

@@ -26,10 +26,15 @@ class IQLSettings:
     alpha: float = setting(low=0.0)
     alpha_decay_steps: int = setting(low=0)
     expectile: float = setting(above=0.0, below=1.0)
+    ema_decay: float = setting(low=0.0, below=1.0)
+    action_noise: float = setting(low=0.0)
 
 
 class IQL(Agent):
-    """V, two critics and a policy; letters as in `Agent`."""
+    """V, two critics and a policy; letters as in `Agent`.
+
+    With `ema_decay`, what acts are averages of the parameters of V and the policies.
+    """
 
     Settings = IQLSettings
     name = "iql"
@@ -47,9 +52,9 @@ class IQL(Agent):
         self.target_critic = networks.critic(2).to(device)
         self.policy = networks.policy().to(device)
         self.learners |= {
-            "value": context.learner(self.value),
+            "value": context.learner(self.value, ema_decay=settings.ema_decay),
             "critic": context.learner(self.critic),
-            "policy": context.learner(self.policy),
+            "policy": context.learner(self.policy, ema_decay=settings.ema_decay),
         }
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.target_flat = flatten_parameters(self.target_critic.requires_grad_(False))
@@ -138,11 +143,19 @@ class IQL(Agent):
     @torch.no_grad()
     def act(self, timestep: Timestep) -> tuple[Tensor, Tree]:
         """The policy's actions; nothing is remembered."""
-        return self._follow(timestep.obs, timestep.goal), timestep.memory
+        return self._follow(timestep, timestep.goal), timestep.memory
 
-    def _follow(self, obs: Tensor, target: Tensor) -> Tensor:
+    def _follow(self, timestep: Timestep, target: Tensor) -> Tensor:
+        """Actions (R, A) towards targets (R, *shape), with Gaussian noise if asked for."""
+        obs, policy = timestep.obs, self.learners["policy"].averaged
         with limited_threads(self.context.networks.acting_threads):
-            return self.policy(pad_rows(obs), pad_rows(target))[: len(obs)]
+            action = policy(pad_rows(obs), pad_rows(target))[: len(obs)]
+        if not self.settings.action_noise:
+            return action
+        size, own = action.shape[1], timestep.generators
+        noise = [torch.randn(size, generator=g, device=g.device) for g in own]
+        noisy = action + self.settings.action_noise * torch.stack(noise).to(action)
+        return noisy.clamp(-1, 1)
 
     # --- files -------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ class SGIQL(Hierarchy):
         generator = torch.Generator(buffer.obs.device).manual_seed(0)
         pairs = buffer.pairs(CALIBRATION_PAIRS, self.settings.subgoal_k, generator)
         device = self.context.device  # the data may be elsewhere
-        values = self.value(*(x.to(device) for x in pairs))
+        values = self.learners["value"].averaged(*(x.to(device) for x in pairs))
         self.derived_radius = values.quantile(CALIBRATION_SHARE)
 
     # --- acting ------------------------------------------------------------------------------
@@ -137,13 +137,14 @@ class SGIQL(Hierarchy):
         self, obs: Tensor, goal: Tensor, count: int, generators: list[torch.Generator]
     ) -> Tensor:
         """`count` samples of the diffuser for each environment: (R, count, *shape)."""
-        shape = (self.subgoal_policy.steps, count, *obs.shape[1:])
+        policy = self.acting_subgoal_policy
+        shape = (policy.steps, count, *obs.shape[1:])
         noise = [torch.randn(shape, generator=g, device=g.device) for g in generators]
         noise = torch.cat(noise, dim=1).to(obs.device)  # (T, R*count, *shape)
         state, goal = (x.repeat_interleave(count, dim=0) for x in (obs, goal))
         rows = len(state)
         noise = torch.stack([pad_rows(n) for n in noise])
-        samples = self.subgoal_policy.sample(pad_rows(state), pad_rows(goal), noise)
+        samples = policy.sample(pad_rows(state), pad_rows(goal), noise)
         return samples[:rows].view(-1, count, *obs.shape[1:])
 
     # --- files -------------------------------------------------------------------------------

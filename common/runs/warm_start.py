@@ -64,7 +64,8 @@ def load_goal_policy(setup: Setup, config: Config) -> None:
     problem = _mismatch(checkpoint, config, setup.observation.encoder_sha256)
     if not problem:
         theirs = Normaliser(**checkpoint.state["normaliser"])
-        parameters = checkpoint.state["agent"]["subgoal"]["module"]
+        learned = checkpoint.state["agent"]["subgoal"]
+        parameters = learned.get("average", learned["module"])
         try:
             way = _conversion(setup.normaliser.to(torch.device("cpu")), theirs)
             setup.agent.subgoal_policy.adopt(parameters, *way)

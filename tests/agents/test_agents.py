@@ -14,6 +14,7 @@ from agents.iql.sgiql import SGIQL
 from agents.learner import Learner
 from agents.observations.spec import ObservationSpec
 from common.data.batches import Batch
+from common.runs.checkpoint import flatten
 from tests.helpers.agents import (
     FLAT,
     PARTICLES,
@@ -275,22 +276,72 @@ def test_learning_rate_falls_and_goes_on_falling_after_a_restart() -> None:
     assert moves(second, 2) == pytest.approx(expected[4:], rel=1e-4)
 
 
-def test_state_dict_round_trip_continues_identically(batch: Batch) -> None:
-    one = make_sgiql()
+def test_parameters_are_averaged_over_a_ninth_of_the_updates_and_no_more_than_asked() -> None:
+    learner = Learner(torch.nn.Linear(1, 1, bias=False), lr=0.1, max_norm=9.0, ema_decay=0.8)
+    expected = learner.flat.item()
+    for done in range(1, 60):
+        learner.step(learner.module.weight.square().sum())
+        share = max(9 / (9 + done), 0.2)
+        expected += share * (learner.flat.item() - expected)
+    assert learner.averaged.weight.item() == pytest.approx(expected, rel=1e-4)
+    assert learner.averaged.weight.item() != pytest.approx(learner.flat.item(), rel=1e-2)
+
+
+def test_a_checkpoint_without_averages_gives_its_parameters_for_them(batch: Batch) -> None:
+    plain, averaged = make_sgiql(), make_sgiql(ema_decay=0.9)
+    update(plain, batch, torch.Generator())
+    update(averaged, batch, torch.Generator())
+    averaged.load_state_dict(plain.state_dict())
+    for name in ("value", "policy", "subgoal"):
+        learner = averaged.learners[name]
+        assert torch.equal(learner.averaged_flat, plain.learners[name].flat)
+        assert learner.averaged_flat.data_ptr() != learner.flat.data_ptr()
+
+
+def test_averages_act_and_the_parameters_themselves_learn(batch: Batch) -> None:
+    agent, other = make_sgiql(ema_decay=0.9), make_sgiql(ema_decay=0.9)
+    for name in ("value", "policy", "subgoal"):
+        randomise(agent.learners[name].averaged)
+    parts = batch.obs, batch.value_goal, torch.zeros(6, dtype=torch.long), None, list(range(6))
+    (actions, memory), (plain, plain_memory) = act(agent, *parts), act(other, *parts)
+    assert not torch.equal(memory["subgoal"], plain_memory["subgoal"])
+    asked = agent.learners["policy"].averaged(batch.obs, memory["subgoal"])
+    assert torch.allclose(actions, asked, atol=1e-6)
+    assert torch.equal(agent.policy_loss(batch)[0], other.policy_loss(batch)[0])
+    assert not torch.equal(actions, plain)
+
+
+def test_noise_on_actions_is_an_episodes_own(batch: Batch) -> None:
+    quiet, noisy = make_iql(), make_iql(action_noise=0.3)
+    step = torch.zeros(6, dtype=torch.long)
+
+    def acts(agent: IQL, seeds: list[int]) -> torch.Tensor:
+        return act(agent, batch.obs, batch.value_goal, step, None, seeds)[0]
+
+    one, two = acts(noisy, [0, 1, 2, 3, 4, 5]), acts(noisy, [0, 1, 2, 9, 9, 9])
+    assert torch.equal(one[:3], two[:3])
+    assert not torch.isclose(one[3:], two[3:]).any(dim=1).all()
+    difference = (one - acts(quiet, [0] * 6)).abs()
+    assert 0 < difference.mean() < 0.6 and one.abs().max() <= 1
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_state_dict_round_trip_continues_identically(batch: Batch, ema_decay: float) -> None:
+    one = make_sgiql(ema_decay=ema_decay)
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
         update(one, batch, generator)
     torch.manual_seed(9)
-    two = make_sgiql()
+    two = make_sgiql(ema_decay=ema_decay)
     two.load_state_dict(one.state_dict())
     state = generator.get_state()
     first = update(one, batch, generator)
     second = update(two, batch, torch.Generator().set_state(state))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
-    for a, b in zip(one.learners.values(), two.learners.values(), strict=True):
-        assert torch.equal(a.flat, b.flat)
-    assert torch.equal(one.target_flat, two.target_flat)
+    ours, theirs = (flatten(agent.state_dict())[0] for agent in (one, two))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
 def test_acting_renews_subgoals_on_schedule_and_ends_with_the_goal() -> None:

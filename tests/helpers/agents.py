@@ -48,9 +48,10 @@ def settings_of(agent: str, **changes: Any) -> Any:
     return replace(defaults(agent), **(SMALLER[agent] | changes))
 
 
-def make_iql(alpha_decay_steps: int = 0) -> IQL:
+def make_iql(**changes: Any) -> IQL:
     torch.manual_seed(0)
-    agent = IQL(IQLSettings(0.1, 0.3, alpha_decay_steps, 0.9), context(SETS))
+    settings = IQLSettings(0.1, 0.3, 0, expectile=0.9, ema_decay=0.0, action_noise=0.0)
+    agent = IQL(replace(settings, **changes), context(SETS))
     for learner in agent.learners.values():
         randomise(learner.module)
     randomise(agent.target_critic)

@@ -35,10 +35,11 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_two_processes_compute_the_same_bits_as_one(one_thread: None) -> None:
-    """Parameters, moments and metrics; over a reset, and from a state in the middle."""
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_two_processes_compute_the_same_bits_as_one(one_thread: None, ema_decay: float) -> None:
+    """Parameters, averages, moments and metrics; over a reset, and from a state in the middle."""
     draws = make_draws(make_buffer())
-    alone, shared = make_sgiql(), make_sgiql()
+    alone, shared = make_sgiql(ema_decay=ema_decay), make_sgiql(ema_decay=ema_decay)
     plain = Updates(alone, draws, {})
     first = run(plain, range(1, 4))
     plain.reset()
