@@ -23,8 +23,10 @@ from common.settings.inherit import DEFAULT_CHECKPOINT
 from common.settings.schema import show
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench")
+IQL_LATER = ("ema_decay", "action_noise")
 # Settings that came later, with what runs did before there were any; they keep their names so.
 LATER = {"clip_actions": False, "skip_short_episodes": False}
+LATER |= {f"{agent}.{key}": 0.0 for agent in ("iql", "hiql", "sgiql") for key in IQL_LATER}
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ def _compare(folder: Path, stored: Mapping[str, Any], config: Config, kind: RunK
                 f"{folder} belongs to a run with {key}: {was}, not {show(now[key])}; "
                 "choose another run_name, or give the same settings to continue it"
             )
-    return [f"{key}={show(now[key])}, was {show(before.get(key))}" for key in differing]
+    changed = (key for key in differing if key in before)
+    return [f"{key}={show(now[key])}, was {show(before[key])}" for key in changed]
 
 
 def dotted(nested: Mapping[str, Any], path: str = "") -> dict[str, Any]:
