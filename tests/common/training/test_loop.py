@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -22,8 +23,9 @@ class Recorder(Source):
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
 
-    def provide(self, step: int) -> None:
+    def provide(self, step: int, stopped: Callable[[], bool]) -> bool:
         self.events.append(("provide", step))
+        return not stopped()
 
 
 class Counter(Loop):
@@ -84,6 +86,22 @@ def test_the_source_is_asked_once_before_each_update(make, tmp_path):
     assert rows == ["step,number", "4,2.5", "8,6.5"]
     again = make()
     assert again.finished and again.source.events == []
+
+
+def test_a_source_that_is_stopped_ends_the_run_without_the_update(make, monkeypatch):
+    stopped = make()
+    provide = stopped.source.provide
+
+    def act(step: int, asked: Callable[[], bool]) -> bool:
+        if step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return provide(step, asked)
+
+    monkeypatch.setattr(stopped.source, "provide", act)
+    assert stopped.run() == signal.SIGTERM and stopped.step == 3
+    assert stopped.source.events == [*expected(1, 3), ("provide", 4)]
+    last = make()
+    assert last.run() is None and last.source.events == expected(4, 10)
 
 
 def test_a_run_that_goes_on_never_asks_for_what_its_checkpoint_holds(make, tmp_path):
