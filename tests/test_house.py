@@ -54,7 +54,7 @@ BUDGETS = {  # lines of Python of folders with all that is in them; a budget may
     ("visual_encoders/dlp",): 1300,
     ("visual_encoders/vqvae",): 600,
     ("benchmarks",): 1600,
-    ("tests",): 23810,
+    ("tests",): 23830,
 }
 
 

@@ -1,5 +1,6 @@
 """Run folders: names, settings, locks and records."""
 
+import copy
 import hashlib
 import json
 import subprocess
@@ -61,16 +62,20 @@ def test_later_settings_leave_earlier_runs_their_folders(tmp_path):
     known = {key: value for key, value in identity(config).items() if key not in runs.LATER}
     name = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
     assert train_name(config) == f"sgiql_manipobj-v0_0_{name}"
-    stored = {key: value for key, value in config.raw.items() if key not in runs.LATER}
-    for switch in runs.LATER:
-        named = [f"run_name={switch}"]
-        (tmp_path / "train" / switch).mkdir(parents=True)
-        write_json(tmp_path / "train" / switch / "config.json", stored | {"run_name": switch})
-        with pytest.raises(UserError, match=f"with {switch}: false, not true;"):
-            start(settings(tmp_path, *named, f"{switch}=true"))
+    stored = copy.deepcopy(config.raw)
+    for key in runs.LATER:
+        *section, last = key.split(".")
+        del (stored[section[0]] if section else stored)[last]
+    for key in sorted(runs.LATER.keys() & identity(config)):
+        off, on = ("false", "true") if runs.LATER[key] is False else ("0.0", "0.5")
+        named = [f"run_name={key}"]
+        (tmp_path / "train" / key).mkdir(parents=True)
+        write_json(tmp_path / "train" / key / "config.json", stored | {"run_name": key})
+        with pytest.raises(UserError, match=f"with {key}: {off}, not {on};"):
+            start(settings(tmp_path, *named, f"{key}={on}"))
         with open_run(settings(tmp_path, *named)) as run:
             assert run.resumed and run.changes == []
-        assert train_name(settings(tmp_path, f"{switch}=true")) != train_name(config)
+        assert train_name(settings(tmp_path, f"{key}={on}")) != train_name(config)
 
 
 def test_settings_that_do_not_touch_the_result_may_change(tmp_path):
