@@ -30,7 +30,7 @@ from datasets.episodes import EpisodeWriter
 from datasets.filling import dataset_folder, filling
 from datasets.shards import Part
 from datasets.source import SPLITS, EpisodeId
-from datasets.store import Dataset, episode_path
+from datasets.store import Dataset, describe_columns, episode_path
 from envs.base import EpisodeRejected, World
 
 MAX_ATTEMPTS = 100  # of an episode that its collector rejects
@@ -183,10 +183,7 @@ def make_header(recipe: EpisodeRecipe, command: str) -> dict[str, Any]:
         "episodes": recipe.part.own,
         **recipe.part.header(),
         "pixels": recipe.pixels,
-        "columns": {
-            column: {"shape": list(shape), "dtype": np.dtype(dtype).name}
-            for column, (shape, dtype) in columns.items()
-        },
+        "columns": describe_columns(columns),
         "qpos_layout": recipe.world.qpos_layout(),
         "versions": world["versions"]
         | {"python": platform.python_version(), "h5py": h5py.__version__},

@@ -13,7 +13,7 @@ from typing import Any
 from common.foundation.errors import UserError
 from common.foundation.files import check_path, lock, write_json
 from datasets.source import SPLITS
-from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Dataset, read_header
+from datasets.store import HEADER, Dataset, header_start, read_header
 
 
 def dataset_folder(data_dir: str | Path, name: str) -> Path:
@@ -32,8 +32,7 @@ def filling(folder: Path, header: dict[str, Any]) -> Iterator[Dataset]:
     format, name, complete and rows. Raises UserError if the folder cannot be made, if another
     process fills it, or if it holds other data.
     """
-    constant = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": folder.name}
-    header = json.loads(json.dumps(constant | header))  # as it reads back: tuples are lists
+    header = json.loads(json.dumps(header_start(folder) | header))  # tuples read back as lists
     with exclusive(folder):
         dataset = _prepare(folder, header | {"complete": False})
         yield dataset

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.foundation.files import write_json
 from datasets.episodes import EpisodeWriter
-from datasets.store import FORMAT, FORMAT_VERSION, HEADER, Columns, Dataset, episode_path
+from datasets.store import HEADER, Columns, Dataset, describe_columns, episode_path, header_start
 from envs.base import World
 
 
@@ -29,16 +29,11 @@ class GrowingDataset:
     ) -> None:
         self.folder, self.columns = folder, columns
         self._header = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "name": folder.name,
+            **header_start(folder),
             **world.describe(),
             "max_episode_steps": longest,
             "pixels": "observations" in columns,
-            "columns": {
-                name: {"shape": list(shape), "dtype": np.dtype(dtype).name}
-                for name, (shape, dtype) in columns.items()
-            },
+            "columns": describe_columns(columns),
             "qpos_layout": {},
             "complete": True,
             **about,

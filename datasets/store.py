@@ -45,6 +45,19 @@ CHUNK_BYTES = 2**20  # ... and its bytes: a reader of a few frames should not un
 Columns = Mapping[str, tuple[tuple[int, ...], Any]]  # name -> (shape of one row, dtype)
 
 
+def header_start(folder: Path) -> dict[str, Any]:
+    """The entries by which a header is known as one, of the dataset in `folder`."""
+    return {"format": FORMAT, "format_version": FORMAT_VERSION, "name": folder.name}
+
+
+def describe_columns(columns: Columns) -> dict[str, dict[str, Any]]:
+    """The entry `columns` of a header."""
+    return {
+        name: {"shape": list(shape), "dtype": np.dtype(dtype).name}
+        for name, (shape, dtype) in columns.items()
+    }
+
+
 def episode_path(folder: Path, split: str, index: int) -> Path:
     """File of episode `index` of `split` in the dataset `folder`."""
     return folder / split / f"{index:06d}.h5"

@@ -1,6 +1,5 @@
 """Normalisation of observations by the statistics of the training data."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -66,11 +65,6 @@ class Normaliser:
     def state(self) -> dict[str, Tensor]:
         """Its statistics, from which it is made again."""
         return {"mean": self.mean, "var": self.var, "count": self.count}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` was, in place; older ones have no count."""
-        for name, value in state.items():
-            getattr(self, name).copy_(value)
 
     @classmethod
     def none(cls, device: torch.device) -> "Normaliser":

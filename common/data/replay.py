@@ -105,5 +105,5 @@ class Replay(Buffer):
         The last observation of an episode is of no transition's beginning.
         """
         extents = list(self._extents)[-newest:]
-        parts = [self._at(self.obs, torch.arange(f, f + n - 1)) for f, n, _ in extents]
+        parts = [self.stored(torch.arange(f, f + n - 1)) for f, n, _ in extents]
         return torch.cat(parts)

@@ -144,7 +144,7 @@ class Player:
         metrics = {name: reply.metrics[name] for name in self.world.metrics}
         del self.live[slot]
         if episode.recording:
-            self._record(episode, self._observe([episode.raw], [episode])[0])
+            self._record(episode)
             episode.recording.metrics = metrics
             self.recorder(episode.recording)
             return True
@@ -182,14 +182,17 @@ class Player:
                 episode.figures["entities_changed"] = changed
         actions = actions.float().cpu().numpy()
         for episode, own, action in zip(episodes, seen, actions, strict=True):
-            self._record(episode, own, action)
+            if episode.recording:
+                self._record(episode, own)
+                episode.recording.actions.append(action)
         return dict(zip(begun, map(self._order, episodes, actions), strict=True))
 
     @torch.inference_mode()
     def repeat(self, slot: int, action: np.ndarray) -> Step:
         """The step of a recorded episode that takes an action (A,) again."""
         episode = self.live[slot]
-        self._record(episode, self._observe([episode.raw], [episode])[0], action)
+        self._record(episode)
+        episode.recording.actions.append(action)
         return Step(action)
 
     def state_of(self, slot: int) -> dict[str, Any]:
@@ -219,15 +222,14 @@ class Player:
                 seen = goal[None] if self.observation.encoded else self._observe([goal], [episode])
                 episode.goal = self._normalised(seen)[0]
 
-    def _record(self, episode: _Episode, seen: Tensor, action: np.ndarray | None = None) -> None:
-        """Add what a recorded episode saw, and what it did then."""
-        if episode.recording:
-            episode.recording.rows.append(self._row(episode.raw, seen))
-            if action is not None:
-                episode.recording.actions.append(action)
+    def _record(self, episode: _Episode, seen: Tensor | None = None) -> None:
+        """Add what a recorded episode sees; `seen` if a frozen encoder has told it already."""
+        if self.observation.encoded and seen is None:
+            seen = self._observe([episode.raw], [episode])[0]
+        episode.recording.rows.append(self._row(episode.raw, seen))
 
-    def _row(self, raw: np.ndarray, seen: Tensor) -> Any:
-        """The record of a raw row that was observed as `seen`."""
+    def _row(self, raw: np.ndarray, seen: Tensor | None) -> Any:
+        """The record of a raw row: itself, or what a frozen encoder made of it."""
         return seen.cpu() if self.observation.encoded else raw
 
     @staticmethod

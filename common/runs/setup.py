@@ -42,10 +42,14 @@ def observe(config: Config, world: World) -> Observation:
     return make_observation(config.obs, world, EncoderChoice.of(config))
 
 
+def learning_steps(config: Config, world: World) -> int:
+    """Steps, at most, of an episode that an agent learns from online."""
+    return config.online.max_episode_steps or world.learning_steps
+
+
 def schedule_of(config: Config, world: World) -> Schedule:
     """Cycles of acting and updates of an agent that learns online."""
-    steps = config.online.max_episode_steps or world.learning_steps
-    return config.online.schedule(steps)
+    return config.online.schedule(learning_steps(config, world))
 
 
 def make_setup(

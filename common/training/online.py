@@ -22,7 +22,7 @@ from common.foundation.memory import free_memory
 from common.foundation.messages import tell
 from common.foundation.progress import Bar
 from common.runs.loading import goal_law
-from common.runs.setup import Setup, schedule_of
+from common.runs.setup import Setup, learning_steps, schedule_of
 from common.settings.config import Config
 from common.training.acting import Actor, Episode
 from common.training.recorded import Rows, replay_rows
@@ -50,7 +50,7 @@ class Experience(Source):
     ) -> None:
         self.setup, self.replay, self.team = setup, replay, team
         self.world = copy.copy(setup.world)
-        self.world.max_episode_steps = config.online.max_episode_steps or setup.world.learning_steps
+        self.world.max_episode_steps = learning_steps(config, setup.world)
         self.schedule = schedule_of(config, setup.world)
         self.actor = Actor(config, setup, self.world, folder)
         self.cycles = self.episodes = self.rows = 0
@@ -197,7 +197,7 @@ def make_replay(config: Config, setup: Setup) -> Replay:
             "than states, which nothing learns from; train with another and act in this one"
         )
     fields = _reward_columns(config, world) if setup.agent.wants.rewards else {}
-    episode = online.max_episode_steps or world.learning_steps
+    episode = learning_steps(config, world)
     cycle = online.envs_per_cycle * episode
     if online.replay_transitions < cycle:
         raise UserError(

@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 from common.foundation.registry import load
-from envs.base import ActionSpec, Collector, GoalWorld
+from envs.base import ActionSpec, Collector
+from envs.drawn import DrawnWorld
 from envs.pushing import modes, rules
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 IDENTITIES = 7  # the pusher and six objects: what `obs=ec_state_gen` draws from
 
 
-class Pushing(GoalWorld):
+class Pushing(DrawnWorld):
     """A pusher, entity 0, and N objects. Raises `UserError` where `modes.make_mode` does.
 
     A state is one row per entity: x, y and, of T blocks, yaw. It is the only column that rewards
@@ -110,23 +111,7 @@ class Pushing(GoalWorld):
         if theirs.num_objects != self.num_objects:
             have, want = theirs.num_objects, self.num_objects
             return f"the data has num_objects={have}, this environment num_objects={want}"
-        drawn = header["settings"]["render_quality"]
-        if header.get("pixels") and drawn != self.settings.render_quality:
-            key = f"env_kwargs.{self.section}.render_quality"
-            return f"its frames were drawn with {key}={drawn}; set the same"
         return None
-
-    def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-        columns = {
-            "actions": ((self.actions.size,), "float32"),
-            "terminals": ((), "bool"),
-            "qpos": ((3 + 4 * self.num_objects,), "float32"),
-            "state_observations": ((self.state_dim,), "float32"),
-        }
-        if pixels:
-            image = (self.settings.height, self.settings.width, 3)
-            columns["observations"] = ((2, *image) if self.multiview else image, "uint8")
-        return columns
 
     def qpos_layout(self) -> dict[str, Any]:
         objects = {f"object_{i}_xyz_yaw": [3 + 4 * i, 7 + 4 * i] for i in range(self.num_objects)}

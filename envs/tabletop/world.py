@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from common.foundation.registry import load
-from envs.base import ActionSpec, GoalWorld
+from envs.base import ActionSpec
+from envs.drawn import DrawnWorld
 from envs.tabletop.table import AGENT_DIM, CUBE_DIM
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TabletopWorld(GoalWorld):
+class TabletopWorld(DrawnWorld):
     """Robot arm and N cubes; entity 0 is the arm.
 
     States and entities begin with arm and cubes; a world with other objects adds them behind.
@@ -43,28 +43,6 @@ class TabletopWorld(GoalWorld):
             multiview=self.multiview,
             render_mode="rgb_array",
         )
-
-    def compatible(self, header: Mapping[str, Any]) -> str | None:
-        if problem := super().compatible(header):
-            return problem
-        drawn = header["settings"]["render_quality"]
-        if header.get("pixels") and drawn != self.settings.render_quality:
-            key = f"env_kwargs.{self.section}.render_quality"
-            return f"its frames were drawn with {key}={drawn}; set the same"
-        return None
-
-    def dataset_columns(self, pixels: bool) -> dict[str, tuple[tuple[int, ...], str]]:
-        positions = max(end for _, end in self.qpos_layout().values())
-        columns = {
-            "actions": ((self.actions.size,), "float32"),
-            "terminals": ((), "bool"),
-            "qpos": ((positions,), "float32"),
-            "state_observations": ((self.state_dim,), "float32"),
-        }
-        if pixels:
-            image = (self.settings.height, self.settings.width, 3)
-            columns["observations"] = ((2, *image) if self.multiview else image, "uint8")
-        return columns
 
     def state_entities(self, state: Tensor) -> Tensor:
         """Turn states (..., S) into rows (..., E, F); what a kind has not is zero."""
